@@ -1,0 +1,197 @@
+"""Every error mailmill raises on purpose, in one tree.
+
+::
+
+    MailmillError
+    ├── ConfigurationError        the configuration is wrong; nothing was started            exit 2
+    ├── NotFoundError             no such account, mailbox, message …                        exit 3
+    ├── StoreError                the database or the mail folder failed
+    │   ├── StoreInUseError       another service holds this data folder                     exit 1
+    │   ├── MasterKeyError        the master key is missing, malformed or not the one used   exit 1
+    │   └── StorageFullError      the disk is full or the quota is reached                   exit 5
+    ├── ImapError                 talking to an IMAP server failed
+    │   ├── ConnectError          could not reach the server (DNS, refused, timeout)         exit 5
+    │   │   └── CertificateError  TLS was offered but the certificate is not trusted         exit 1
+    │   ├── AuthenticationError   the server refused the credentials                         exit 4
+    │   ├── InsecureError         the server or the settings would have us talk in the clear exit 1
+    │   ├── ConnectionLostError   the connection was cut, or fell silent past its timeout    exit 5
+    │   ├── ProtocolError         the server broke the grammar beyond repair
+    │   │   └── LimitError        … or one of our caps (line, literal, nesting, response)
+    │   ├── CommandError          tagged NO or BAD                                           exit 1
+    │   └── PoolTimeoutError      no connection became free before the deadline              exit 5
+    ├── MessageTooLargeError      the message is above ``max_message_bytes``
+    ├── ProcessorError            a processor raised, returned what is not JSON, or timed out
+    └── DeliveryError             a destination refused or did not answer
+
+Each error says who is at fault and carries a remedy in ``hint``; neither ever holds a secret. What follows from an error
+(retry, back off, reconnect, give up the message, stop the account) is decided in one place, ``mailmill.sync.failures``;
+HTTP status codes live in ``mailmill.api`` alone, exit codes in ``mailmill.cli``.
+"""
+
+from __future__ import annotations
+
+
+class MailmillError(Exception):
+    """Base of all errors raised on purpose.
+
+    ``message`` is one line naming the thing that failed; ``hint`` is one line saying what to do, or empty.
+    ``account`` and ``mailbox`` name whom it happened to, where known; callers up the stack may fill them in.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "", account: str | None = None, mailbox: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.account = account
+        self.mailbox = mailbox
+
+    def __str__(self) -> str:
+        where = ""
+        if self.account:
+            where = f"account {self.account!r}"
+            if self.mailbox:
+                where += f", mailbox {self.mailbox!r}"
+            where += ": "
+        return f"{where}{self.message}"
+
+
+class ConfigurationError(MailmillError):
+    """The configuration file or environment is wrong. ``key`` is the dotted key at fault, or empty."""
+
+    code = "configuration"
+
+    def __init__(self, message: str, *, hint: str = "", key: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
+
+
+class NotFoundError(MailmillError):
+    """There is no such account, mailbox, message, processor …"""
+
+    code = "notFound"
+
+
+class StoreError(MailmillError):
+    """The database or the mail folder failed."""
+
+    code = "store"
+
+
+class StoreInUseError(StoreError):
+    """Another service holds this data folder."""
+
+    code = "storeInUse"
+
+
+class MasterKeyError(StoreError):
+    """The master key is missing, malformed, or not the one this store was written with."""
+
+    code = "masterKey"
+
+
+class StorageFullError(StoreError):
+    """The disk is full or a quota is reached; nothing was recorded, nothing is lost."""
+
+    code = "storageFull"
+
+
+class ImapError(MailmillError):
+    """Talking to an IMAP server failed."""
+
+    code = "imap"
+
+
+class ConnectError(ImapError):
+    """The server could not be reached."""
+
+    code = "connect"
+
+
+class CertificateError(ConnectError):
+    """The server's certificate is not trusted or does not carry its name."""
+
+    code = "certificate"
+
+
+class AuthenticationError(ImapError):
+    """The server refused the credentials. ``server_text`` is what it said."""
+
+    code = "authentication"
+
+    def __init__(self, message: str, *, hint: str = "", server_code: str = "", server_text: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.server_code = server_code
+        self.server_text = server_text
+
+
+class InsecureError(ImapError):
+    """Going on would have sent credentials or mail in the clear."""
+
+    code = "insecure"
+
+
+class ConnectionLostError(ImapError):
+    """The connection was cut or fell silent. It is closed and never reused."""
+
+    code = "connectionLost"
+
+
+class ProtocolError(ImapError):
+    """The server broke the protocol in a way that cannot be read past. The connection is closed."""
+
+    code = "protocol"
+
+
+class LimitError(ProtocolError):
+    """The server sent more than one of our caps allows (line, literal, nesting, response)."""
+
+    code = "limit"
+
+
+class CommandError(ImapError):
+    """A command ended in tagged NO or BAD (RFC 9051 §7.1).
+
+    ``command`` is the verb, ``status`` is ``"NO"`` or ``"BAD"``, ``response_code`` the upper-case code in brackets
+    or empty, ``text`` the server's words.
+    """
+
+    code = "command"
+
+    def __init__(self, command: str, status: str, response_code: str, text: str, *, hint: str = "") -> None:
+        shown = f"[{response_code}] {text}" if response_code else text
+        super().__init__(f"the server answered {status} to {command}: {shown}", hint=hint)
+        self.command = command
+        self.status = status
+        self.response_code = response_code
+        self.text = text
+
+
+class PoolTimeoutError(ImapError):
+    """No connection became free before the deadline."""
+
+    code = "poolTimeout"
+
+
+class MessageTooLargeError(MailmillError):
+    """The message is above ``max_message_bytes``; it is recorded as such and not downloaded."""
+
+    code = "messageTooLarge"
+
+
+class ProcessorError(MailmillError):
+    """A processor raised, timed out, or returned something that is not JSON."""
+
+    code = "processor"
+
+
+class DeliveryError(MailmillError):
+    """A destination refused a delivery or did not answer in time. ``status`` is its HTTP status, if any."""
+
+    code = "delivery"
+
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None, permanent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.permanent = permanent

@@ -1,0 +1,307 @@
+"""The schema, one table after the other in the order mail meets them.
+
+Times (``*_at``) are seconds since the epoch, UTC. ``tenant_id`` stands where data is owned. The words are those of the
+field: *message* is one content within one account, *place* is its presence in a mailbox, *work* is one processor still
+to run over one message, *result* what it returned, *delivery* one event on its way to one destination.
+
+The migrations in ``migrations/versions`` are the truth for a database that exists; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite only makes INTEGER PRIMARY KEY the rowid, so the wide type is PostgreSQL's.
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+setting = Table(
+    "setting",  # the key canary, cursors of internal readers, the token's hash
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+id_block = Table(
+    "id_block",  # where message ids come from: taken in blocks inside the transaction that uses them
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("next_id", Id, nullable=False),
+)
+
+tenant = Table("tenant", metadata, Column("id", String(40), primary_key=True))
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", String(40), ForeignKey("tenant.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("email", Text, nullable=False, server_default=""),
+    Column("shard", Integer, nullable=False),
+    Column("backlog", String(10), nullable=False),
+    Column("state", String(30), nullable=False),
+    Column("state_reason", Text, nullable=False, server_default=""),
+    Column("state_changed_at", Float, nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("credential_mark", String(64), nullable=False, server_default=""),
+    Column("added_at", Float, nullable=False),
+    Column("initialized_at", Float),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+mailbox = Table(
+    "mailbox",  # with its cursor: what the server said before the last fetch that was covered
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("account_id", Id, ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("delimiter", String(4)),
+    Column("special_use", String(40)),
+    Column("selectable", Boolean, nullable=False),
+    Column("uid_validity", BigInteger, nullable=False, server_default="0"),
+    Column("uid_next", BigInteger, nullable=False, server_default="0"),
+    Column("messages", BigInteger, nullable=False, server_default="0"),
+    Column("highest_mod_seq", BigInteger),
+    Column("uncovered", Text, nullable=False, server_default=""),  # UidSet below uid_next still to be fetched
+    Column("historical_below", BigInteger, nullable=False, server_default="0"),  # UIDs below were there at the start
+    Column("flags_swept_at", Float, nullable=False, server_default="0"),
+    Column("synced_at", Float),
+    Column("deleted_at", Float),
+    UniqueConstraint("account_id", "path"),
+)
+
+blob = Table(
+    "blob",  # where the raw bytes of a SHA-256 lie; shared by accounts
+    metadata,
+    Column("sha256", LargeBinary(32), primary_key=True),
+    Column("segment", String(80), nullable=False),
+    Column("offset_bytes", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("ix_blob_segment", "segment"),
+)
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("account_id", Id, ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+    Column("email_id", Text),
+    Column("x_gm_msgid", Text),
+    Column("thread_id", Text),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("internal_date", Float, nullable=False),
+    Column("date_header", Float),
+    Column("subject", Text, nullable=False),
+    Column("from_name", Text, nullable=False),
+    Column("from_address", Text, nullable=False),
+    Column("message_id_header", Text, nullable=False),
+    Column("in_reply_to", Text, nullable=False),
+    Column("historical", Boolean, nullable=False),
+    Column("stored_at", Float, nullable=False),
+    Column("processed_at", Float),
+    Column("deleted_at", Float),
+    UniqueConstraint("account_id", "sha256"),
+    Index(
+        "ix_message_account_id_email_id",
+        "account_id",
+        "email_id",
+        sqlite_where=text("email_id IS NOT NULL"),
+        postgresql_where=text("email_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_message_account_id_x_gm_msgid",
+        "account_id",
+        "x_gm_msgid",
+        sqlite_where=text("x_gm_msgid IS NOT NULL"),
+        postgresql_where=text("x_gm_msgid IS NOT NULL"),
+    ),
+)
+
+place = Table(
+    "place",
+    metadata,
+    Column("mailbox_id", Id, ForeignKey("mailbox.id", ondelete="CASCADE"), nullable=False),
+    Column("uid_validity", BigInteger, nullable=False),
+    Column("uid", BigInteger, nullable=False),
+    Column("message_id", Id, ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
+    Column("flags", Text, nullable=False),  # sorted, one space between
+    Column("mod_seq", BigInteger),
+    Column("seen_at", Float, nullable=False),
+    Column("expunged_at", Float),  # tombstone
+    PrimaryKeyConstraint("mailbox_id", "uid_validity", "uid"),
+    Index("ix_place_message_id", "message_id"),
+    Index(
+        "ix_place_expunged_at",
+        "expunged_at",
+        sqlite_where=text("expunged_at IS NOT NULL"),
+        postgresql_where=text("expunged_at IS NOT NULL"),
+    ),
+)
+
+parked = Table(
+    "parked",  # a message the server lists but that could not be fetched: shown, retried, never in the way
+    metadata,
+    Column("mailbox_id", Id, ForeignKey("mailbox.id", ondelete="CASCADE"), nullable=False),
+    Column("uid_validity", BigInteger, nullable=False),
+    Column("uid", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("retry_at", Float, nullable=False),
+    PrimaryKeyConstraint("mailbox_id", "uid_validity", "uid"),
+)
+
+work = Table(
+    "work",
+    metadata,
+    Column("message_id", Id, ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
+    Column("processor", String(80), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("account_id", Id, nullable=False),
+    Column("shard", Integer, nullable=False),
+    Column("state", String(10), nullable=False),  # pending | waiting (for run_at) | processing | failed
+    Column("priority", Integer, nullable=False),  # 0 new mail, 10 backlog and reprocessing
+    Column("vt", Float, nullable=False),  # virtual time: fair order, set at enqueue
+    Column("run_at", Float, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("crashes", Integer, nullable=False, server_default="0"),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("worker_id", String(80), nullable=False, server_default=""),
+    Column("deadline_at", Float, nullable=False, server_default="0"),
+    Column("enqueued_at", Float, nullable=False),
+    Column("last_error", Text, nullable=False, server_default=""),
+    PrimaryKeyConstraint("message_id", "processor"),
+    Index(
+        "ix_work_claim",
+        "processor",
+        "priority",
+        "vt",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index(
+        "ix_work_waiting", "run_at", sqlite_where=text("state = 'waiting'"), postgresql_where=text("state = 'waiting'")
+    ),
+    Index(
+        "ix_work_state",
+        "state",
+        "processor",
+        sqlite_where=text("state <> 'pending'"),
+        postgresql_where=text("state <> 'pending'"),
+    ),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("message_id", Id, ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
+    Column("processor", String(80), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("value", Text, nullable=False),  # JSON
+    Column("attempts", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("finished_at", Float, nullable=False),
+    PrimaryKeyConstraint("message_id", "processor", "version"),
+)
+
+worker = Table(
+    "worker",  # proof of life
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("started_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+)
+
+event = Table(
+    "event",  # written in the transaction of what it tells; rendered when read
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("event", String(40), nullable=False),
+    Column("account_id", Id),
+    Column("path", Text),
+    Column("special_use", String(40)),
+    Column("message_id", Id),
+    Column("historical", Boolean, nullable=False, server_default=text("false")),
+    Column("data", Text, nullable=False, server_default="{}"),  # JSON: what the reference does not say
+    Column("created_at", Float, nullable=False),
+    sqlite_autoincrement=True,  # an id is never given twice, so cursors stay valid
+)
+
+delivery = Table(
+    "delivery",  # the outbox: one event for one destination
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("destination", String(100), nullable=False),
+    Column("event_id", Id, nullable=False),
+    Column("state", String(10), nullable=False),  # pending | sending | delivered | failed
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("run_at", Float, nullable=False),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("worker_id", String(80), nullable=False, server_default=""),
+    Column("deadline_at", Float, nullable=False, server_default="0"),
+    Column("last_status", Integer),
+    Column("last_error", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    UniqueConstraint("destination", "event_id"),
+    Index(
+        "ix_delivery_claim",
+        "destination",
+        "run_at",
+        "id",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index(
+        "ix_delivery_state",
+        "state",
+        "destination",
+        sqlite_where=text("state in ('sending', 'failed')"),
+        postgresql_where=text("state in ('sending', 'failed')"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+EMAIL_STATUS_VIEW = """
+CREATE VIEW email_status AS
+SELECT m.id AS message_id,
+       a.name AS account,
+       m.subject AS subject,
+       CASE
+         WHEN EXISTS (SELECT 1 FROM work w WHERE w.message_id = m.id AND w.state = 'failed') THEN 'failed'
+         WHEN EXISTS (SELECT 1 FROM work w WHERE w.message_id = m.id AND w.state = 'processing') THEN 'processing'
+         WHEN EXISTS (SELECT 1 FROM work w WHERE w.message_id = m.id) THEN 'pending'
+         ELSE 'completed'
+       END AS processing_status,
+       m.stored_at AS created_at,
+       COALESCE(m.processed_at, m.stored_at) AS updated_at
+FROM message m JOIN account a ON a.id = m.account_id
+"""
