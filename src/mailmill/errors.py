@@ -4,6 +4,7 @@
 
     MailmillError
     ├── ConfigurationError        the configuration is wrong; nothing was started            exit 2
+    ├── InvalidRequestError       what was asked for makes no sense (a cursor, a filter)   exit 2
     ├── NotFoundError             no such account, mailbox, message …                        exit 3
     ├── StoreError                the database or the mail folder failed
     │   ├── StoreInUseError       another service holds this data folder                     exit 1
@@ -18,14 +19,15 @@
     │   ├── ProtocolError         the server broke the grammar beyond repair
     │   │   └── LimitError        … or one of our caps (line, literal, nesting, response)
     │   ├── CommandError          tagged NO or BAD                                           exit 1
+    │   ├── ArgumentError         an argument that no IMAP command can carry (CR, LF, NUL)   exit 2
     │   └── PoolTimeoutError      no connection became free before the deadline              exit 5
     ├── MessageTooLargeError      the message is above ``max_message_bytes``
     ├── ProcessorError            a processor raised, returned what is not JSON, or timed out
     └── DeliveryError             a destination refused or did not answer
 
-Each error says who is at fault and carries a remedy in ``hint``; neither ever holds a secret. What follows from an error
-(retry, back off, reconnect, give up the message, stop the account) is decided in one place, ``mailmill.sync.failures``;
-HTTP status codes live in ``mailmill.api`` alone, exit codes in ``mailmill.cli``.
+Each error says who is at fault and carries a remedy in ``hint``; neither ever holds a secret. What follows from an
+error (retry, back off, reconnect, give up the message, stop the account) is decided in one place,
+``mailmill.sync.failures``; HTTP status codes live in ``mailmill.api`` alone, exit codes in ``mailmill.cli``.
 """
 
 from __future__ import annotations
@@ -58,13 +60,23 @@ class MailmillError(Exception):
 
 
 class ConfigurationError(MailmillError):
-    """The configuration file or environment is wrong. ``key`` is the dotted key at fault, or empty."""
+    """The configuration file or environment is wrong. ``key`` is the dotted key at fault, or empty.
+
+    Where several things are wrong, ``problems`` holds a line for each and ``message`` is those lines.
+    """
 
     code = "configuration"
 
-    def __init__(self, message: str, *, hint: str = "", key: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", key: str = "", problems: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint=hint)
         self.key = key
+        self.problems = problems or (message,)
+
+
+class InvalidRequestError(MailmillError):
+    """What was asked for makes no sense: a cursor that is not ours, a filter that does not exist …"""
+
+    code = "invalidRequest"
 
 
 class NotFoundError(MailmillError):
@@ -168,6 +180,12 @@ class CommandError(ImapError):
         self.text = text
 
 
+class ArgumentError(ImapError, ValueError):
+    """An argument that no IMAP command can carry: it holds CR, LF or NUL. Nothing was sent."""
+
+    code = "argument"
+
+
 class PoolTimeoutError(ImapError):
     """No connection became free before the deadline."""
 
@@ -181,17 +199,36 @@ class MessageTooLargeError(MailmillError):
 
 
 class ProcessorError(MailmillError):
-    """A processor raised, timed out, or returned something that is not JSON."""
+    """A processor raised, timed out, or returned something that is not JSON.
+
+    A processor may raise it itself; ``permanent`` says that trying again is of no use.
+    """
 
     code = "processor"
 
+    def __init__(self, message: str, *, hint: str = "", permanent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.permanent = permanent
+
 
 class DeliveryError(MailmillError):
-    """A destination refused a delivery or did not answer in time. ``status`` is its HTTP status, if any."""
+    """A destination refused a delivery or did not answer in time. ``status`` is its HTTP status, if any.
+
+    ``permanent``: trying again can change nothing. ``retry_after_seconds``: what the destination asked us to wait.
+    """
 
     code = "delivery"
 
-    def __init__(self, message: str, *, hint: str = "", status: int | None = None, permanent: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        status: int | None = None,
+        permanent: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.permanent = permanent
+        self.retry_after_seconds = retry_after_seconds

@@ -52,7 +52,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class MailboxRef:
-    """A mailbox as LIST names it. ``path`` is decoded (no modified UTF-7); ``special_use`` is e.g. ``\\Sent`` or None."""
+    """A mailbox as LIST names it. ``path`` is decoded (no modified UTF-7); ``special_use`` is ``\\Sent`` … or None."""
 
     path: str
     delimiter: str | None = None

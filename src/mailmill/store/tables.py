@@ -67,6 +67,7 @@ account = Table(
     Column("state", String(30), nullable=False),
     Column("state_reason", Text, nullable=False, server_default=""),
     Column("state_changed_at", Float, nullable=False),
+    Column("announced", String(40), nullable=False, server_default=""),  # the last connection event raised
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("credential_mark", String(64), nullable=False, server_default=""),
     Column("added_at", Float, nullable=False),
@@ -104,6 +105,7 @@ blob = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
     Index("ix_blob_segment", "segment"),
+    sqlite_with_rowid=False,
 )
 
 message = Table(
@@ -128,6 +130,9 @@ message = Table(
     Column("processed_at", Float),
     Column("deleted_at", Float),
     UniqueConstraint("account_id", "sha256"),
+    # Listings, newest first: of everybody, and of one account.
+    Index("ix_message_internal_date", "internal_date", "id"),
+    Index("ix_message_account_id_internal_date", "account_id", "internal_date", "id"),
     Index(
         "ix_message_account_id_email_id",
         "account_id",
@@ -163,6 +168,7 @@ place = Table(
         sqlite_where=text("expunged_at IS NOT NULL"),
         postgresql_where=text("expunged_at IS NOT NULL"),
     ),
+    sqlite_with_rowid=False,
 )
 
 parked = Table(
@@ -206,6 +212,15 @@ work = Table(
         postgresql_where=text("state = 'pending'"),
     ),
     Index(
+        "ix_work_account",  # the last virtual time of an account, read at each enqueue
+        "account_id",
+        "processor",
+        "priority",
+        "vt",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+    Index(
         "ix_work_waiting", "run_at", sqlite_where=text("state = 'waiting'"), postgresql_where=text("state = 'waiting'")
     ),
     Index(
@@ -215,6 +230,7 @@ work = Table(
         sqlite_where=text("state <> 'pending'"),
         postgresql_where=text("state <> 'pending'"),
     ),
+    sqlite_with_rowid=False,
 )
 
 result = Table(

@@ -1,0 +1,28 @@
+"""The benchmarks: what mailmill must show, each measured beside a peer on a real private Dovecot.
+
+``python -m bench [NAME…] [--json] [--quick] [--profile FOLDER]``; what each row measures is in ``docs/benchmarks.md``.
+
+Laws:
+
+- Both sides of a comparison run in one run, interleaved (A B A B …), so that the machine's moods meet both alike.
+- Each timed side is a process of its own where CPU time or memory is told.
+- Goals are those of the plan; a row never bends its work to meet one. All raw samples are in ``--json``.
+- Peers never enter the project's environment: they live in ``bench/.cache`` (pip) or on PATH (Debian).
+
+Files::
+
+    figures.py     what was measured: samples, goals, lines      report.py      the table and the JSON
+    corpus.py      mail, pseudo-random and reproducible          stage.py       what a row is given to work with
+    processes.py   programs: wall time, CPU, memory              service.py     a running ``mailmill run`` and its API
+    receiver.py    webhooks received, with the moment            bare_imap.py   watching and appending, without mailmill
+    peers.py       aioimaplib and mbsync                         machine.py     where it was measured
+    rows/          one module for each row of the table          sides/         programs timed in their own process
+"""
+
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The private servers (Dovecot, the counting proxy) are the tests'.
+sys.path.insert(0, str(REPOSITORY / "tests"))

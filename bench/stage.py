@@ -1,0 +1,106 @@
+"""What a row is given to work with: the size of the run, servers, folders, programs, and a bar to move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from servers.dovecot import Dovecot
+
+from bench import corpus
+from bench.processes import Programs
+
+T = TypeVar("T")
+
+BULK_USER = "bulk"
+EMPTY_USER = "empty"
+
+
+class Bar(Protocol):
+    """Where the progress of a row is shown."""
+
+    def expect(self, steps: int) -> None: ...
+    def doing(self, what: str) -> None: ...
+    def advance(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BulkMailbox:
+    """The large INBOX of ``BULK_USER``: UIDs 1 to ``messages``, assigned, and its files in the page cache."""
+
+    messages: int
+    size_bytes: int
+
+
+class Stage:
+    """Shared by the rows of one run; the server and the large mailbox are made when first asked for."""
+
+    def __init__(self, *, quick: bool, programs: Programs) -> None:
+        self.quick = quick
+        self.programs = programs
+        self.bar: Bar
+        self._stack = contextlib.ExitStack()
+        self._dovecot: Dovecot | None = None
+        self._bulk: BulkMailbox | None = None
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def size(self, full: int, quick: int) -> int:
+        """How much of something: ``full`` is what the goals speak of."""
+        return quick if self.quick else full
+
+    @property
+    def dovecot(self) -> Dovecot:
+        if self._dovecot is None:
+            self._dovecot = self._stack.enter_context(Dovecot())
+        return self._dovecot
+
+    async def bulk(self) -> BulkMailbox:
+        """5,000 messages, 239 MB (fewer in a quick run), delivered once and read by every row that wants them."""
+        if self._bulk is None:
+            self.bar.doing("filling the large mailbox")
+            count = self.size(5000, 500)
+            server, total = self.dovecot, 0
+
+            def delivered() -> Iterator[bytes]:
+                nonlocal total
+                for raw in corpus.messages(count):
+                    total += len(raw)
+                    yield raw
+
+            await asyncio.to_thread(server.fill, BULK_USER, "INBOX", delivered())
+            # What is still to be written to disk would be written while something is timed.
+            await asyncio.to_thread(os.sync)
+            self._bulk = BulkMailbox(count, total)
+        return self._bulk
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A folder on disk (not in memory, where fsync costs nothing), gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix="mm-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as made:
+            yield Path(made)
+
+    async def interleaved(
+        self, rounds: int, sides: Mapping[str, Callable[[], Awaitable[T]]], *, warm_up: int = 1
+    ) -> dict[str, list[T]]:
+        """A B A B …: each side ``rounds`` times, after ``warm_up`` rounds whose outcome is thrown away."""
+        measured: dict[str, list[T]] = {name: [] for name in sides}
+        for number in range(-warm_up, rounds):
+            for name, side in sides.items():
+                turn = f"{number + 1}/{rounds}" if number >= 0 else "warming up"
+                self.bar.doing(f"{name} {turn}")
+                outcome = await side()
+                if number >= 0:
+                    measured[name].append(outcome)
+                self.bar.advance()
+        return measured

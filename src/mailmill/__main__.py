@@ -1,0 +1,5 @@
+"""``python -m mailmill``."""
+
+from mailmill.cli.main import main
+
+main()

@@ -1,0 +1,156 @@
+"""One webhook: a signed POST (Standard Webhooks), bounded in time and in what is read of the answer.
+
+Answers: 2xx is delivered. 410 is permanent. 408, 425, 429, 5xx, no answer: to be tried again (Retry-After is honoured).
+Other 4xx and redirects, which are not followed, are refusals: see ``rules.retry_at``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import httpx2
+from standardwebhooks import Webhook
+
+from mailmill.alerts.guarded_transport import GuardedTransport
+from mailmill.errors import ConfigurationError, DeliveryError
+
+if TYPE_CHECKING:
+    from mailmill.alerts.rules import Destination
+    from mailmill.alerts.senders import Outgoing
+
+MAX_ANSWER_BYTES: Final = 16 << 10
+"""How much of an answer is read; a longer one costs its connection."""
+
+BODY_SECONDS: Final = 1.0
+SHOWN_ANSWER_CHARS: Final = 200
+KEEP_ALIVE_SECONDS: Final = 60.0
+
+
+class WebhookSender:
+    """Posts to one URL, over connections that are kept. Raises ConfigurationError for a secret that is none.
+
+    Makes no connection yet, but reads the trusted certificates from disk: not for the event loop. ``transport`` is for
+    tests.
+    """
+
+    def __init__(self, destination: Destination, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self._signer = Webhook(_signing_key(destination))
+        self._url = destination.url
+        self._host = urlsplit(destination.url).hostname or ""
+        self._timeout_seconds = destination.timeout_seconds
+        if transport is None:
+            limits = httpx2.Limits(
+                max_connections=destination.concurrency + 1,
+                max_keepalive_connections=destination.concurrency,
+                keepalive_expiry=KEEP_ALIVE_SECONDS,
+            )
+            # No proxy from the environment: it would be the one to look up the name, past the guard.
+            transport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
+            if not destination.allow_private:
+                transport = GuardedTransport(transport)
+        self._client = httpx2.AsyncClient(
+            transport=transport,
+            follow_redirects=False,
+            trust_env=False,
+            timeout=None,  # the whole exchange stands under asyncio.timeout
+            headers={
+                "content-type": "application/json",
+                "user-agent": f"mailmill/{version('mailmill')}",
+                "accept": "*/*",
+                "accept-encoding": "identity",
+            },
+        )
+
+    async def send(self, outgoing: Outgoing) -> int:
+        """POST ``outgoing``; the HTTP status of success. Raises DeliveryError. Can be cancelled."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                response, answer = await self._exchange(outgoing)
+        except TimeoutError as error:
+            raise DeliveryError(f"{self._host} did not answer within {self._timeout_seconds:g} s") from error
+        except httpx2.HTTPError as error:
+            raise DeliveryError(f"{self._host}: {_reason(error)}") from error
+        except httpx2.InvalidURL as error:
+            raise DeliveryError("the destination's URL cannot be used", permanent=True) from error
+        status = response.status_code
+        if 200 <= status < 300:
+            return status
+        raise _refused(self._host, status, response.headers, answer)
+
+    async def _exchange(self, outgoing: Outgoing) -> tuple[httpx2.Response, bytes]:
+        now = datetime.now(UTC)
+        headers = {
+            "webhook-id": outgoing.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(outgoing.id, now, outgoing.body.decode()),
+        }
+        answer = bytearray()
+        async with self._client.stream("POST", self._url, content=outgoing.body, headers=headers) as response:
+            # The status is the answer. The rest is read so that the connection can be used again, and for the words of
+            # a refusal; a body that drips, breaks or never ends must not turn a 200 into a repeat.
+            with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+                async with asyncio.timeout(BODY_SECONDS):
+                    async for piece in response.aiter_raw():
+                        answer += piece
+                        if len(answer) > MAX_ANSWER_BYTES:
+                            break
+        return response, bytes(answer[:MAX_ANSWER_BYTES])
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _signing_key(destination: Destination) -> bytes:
+    try:
+        key = base64.b64decode(destination.secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ConfigurationError(
+            f"the secret of destination {destination.name!r} is not a webhook secret",
+            hint='make one with: echo "whsec_$(openssl rand -base64 32)"',
+            key=f"destinations.{destination.name}.secret",
+        )
+    return key
+
+
+def _refused(host: str, status: int, headers: httpx2.Headers, answer: bytes) -> DeliveryError:
+    said = answer.decode("utf-8", "replace")[: 2 * SHOWN_ANSWER_CHARS]
+    shown = " ".join("".join(char if char.isprintable() else " " for char in said).split())[:SHOWN_ANSWER_CHARS]
+    hint = ""
+    if 300 <= status < 400:
+        hint = "redirects are not followed: use the address it points to"
+    elif status in (401, 403):
+        hint = "check that the receiver verifies with this destination's secret"
+    return DeliveryError(
+        f"{host} answered {status}" + (f": {shown}" if shown else ""),
+        hint=hint,
+        status=status,
+        permanent=status == 410,
+        retry_after_seconds=_retry_after(headers.get("retry-after", ""), time.time()),
+    )
+
+
+def _retry_after(value: str, now: float) -> float | None:
+    """Retry-After (RFC 9110 §10.2.3) in seconds from now: a number, or a date."""
+    value = value.strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value[:100]).timestamp() - now)
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _reason(error: httpx2.HTTPError) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,78 @@
+"""What the API needs of the application. ``mailmill.app`` satisfies it; tests do with a small fake.
+
+Every method returns JSON-ready values: keys in camelCase, times as ISO 8601 in UTC, ids as strings. They raise
+subclasses of ``MailmillError`` only; ``NotFoundError`` for an account, mailbox or message that is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+JsonObject = dict[str, Any]
+
+
+class UseCases(Protocol):
+    """The only door into the application. The shapes of the answers are in ``schemas``."""
+
+    async def health(self) -> JsonObject:
+        """``{"status", "version", "uptimeSeconds"}``; answers as long as the loop turns, without the database."""
+        ...
+
+    async def ready(self) -> tuple[bool, JsonObject]:
+        """Whether the service can do its work, and why not: ``{"ready", "database", "accounts"}``."""
+        ...
+
+    async def status(self) -> JsonObject:
+        """Figures over all accounts.
+
+        ``cursor``, where given, is the newest event's: read before the other figures, so that following ``events`` from
+        there misses nothing.
+        """
+        ...
+
+    async def accounts(self) -> list[JsonObject]: ...
+
+    async def account(self, name: str) -> JsonObject: ...
+
+    async def check_account(self, name: str) -> JsonObject:
+        """Connects and logs in now. What fails is told in ``error``; it does not raise."""
+        ...
+
+    async def mailboxes(self, account: str) -> list[JsonObject]: ...
+
+    async def messages(
+        self,
+        *,
+        account: str | None,
+        path: str | None,
+        page_size: int,
+        cursor: str | None,
+        status: str | None = None,
+        verdict: str | None = None,
+    ) -> JsonObject:
+        """One page of places, newest first: ``{"messages": […], "nextCursor": str | None}``."""
+        ...
+
+    async def message(self, account: str, message_id: str) -> JsonObject: ...
+
+    async def message_source(self, account: str, message_id: str) -> bytes:
+        """The message as the server gave it (RFC 5322)."""
+        ...
+
+    async def events(self, after: int, limit: int, wait_seconds: float) -> JsonObject:
+        """``{"events": […], "cursor": str}``. Waits up to ``wait_seconds`` for the first event; may be cancelled."""
+        ...
+
+    async def sync(self, accounts: list[str] | None, *, process: bool) -> JsonObject:
+        """One pass over the accounts (all, if None); returns when it is over."""
+        ...
+
+    async def queue(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]: ...
+
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+        """Puts failed work back in the queue; returns how many rows."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """Prometheus text format, version 0.0.4."""
+        ...

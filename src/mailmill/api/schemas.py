@@ -1,0 +1,277 @@
+"""The shapes of requests and answers, for validation and for OpenAPI.
+
+Requests are checked against them. Answers are only described: the application's values go out as they are, so a field
+that is new there needs no change here, and serving a listing costs no second pass over it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
+class SyncRequest(_Request):
+    accounts: list[str] | None = Field(
+        default=None, description="Names of accounts; all if left out.", max_length=10_000
+    )
+    process: bool = Field(default=True, description="Process what came in before answering; false leaves it queued.")
+
+
+class RetryRequest(_Request):
+    message_ids: list[str] | None = Field(
+        default=None, description="Messages whose failed work is to run again; all if null.", max_length=10_000
+    )
+    processor: str | None = Field(default=None, description="Only this processor's work.")
+
+
+class TokenLogin(_Request):
+    token: str = Field(max_length=1024, description="The API token, as in `data_dir/api-token`.")
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+class ErrorBody(BaseModel):
+    code: str = Field(description="Stable, for programs.")
+    message: str = Field(description="One line naming what failed.")
+    hint: str = Field(description="One line saying what to do, or empty.")
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorBody
+
+
+class Health(_Answer):
+    status: str
+    version: str
+    uptime_seconds: float
+
+
+class Ready(_Answer):
+    ready: bool
+    database: str
+    accounts: dict[str, int]
+
+
+class QueueFigures(_Answer):
+    pending: int
+    processing: int
+    completed: int
+    failed: int
+    oldest_seconds: float | None = Field(description="Age of the oldest work that waits; null if none does.")
+
+
+class DeliveryFigures(_Answer):
+    pending: int
+    sending: int
+    delivered: int
+    failed: int
+
+
+class Node(_Answer):
+    id: str
+    version: str
+    started_at: str
+    roles: list[str]
+
+
+class Status(_Answer):
+    accounts: dict[str, int] = Field(description="Account state → how many are in it.")
+    queue: QueueFigures
+    deliveries: DeliveryFigures
+    node: Node
+    messages: int
+    threats: dict[str, int] = Field(description="Verdict → how many messages carry it.")
+    cursor: str | None = Field(default=None, description="The newest event's cursor, to follow `/v1/events` from.")
+
+
+class Progress(_Answer):
+    stored: int
+    total: int
+
+
+class Account(_Answer):
+    account: str
+    email: str
+    state: str
+    state_reason: str
+    state_changed_at: str | None
+    backlog: str
+    mailboxes: int
+    messages: int
+    last_sync_at: str | None
+    seconds_since_last_round_trip: float | None
+    connections: int
+    push: Literal["idle", "poll"]
+    progress: Progress | None = Field(description="Of the first sync; null once it is done.")
+
+
+class Accounts(_Answer):
+    accounts: list[Account]
+
+
+class AccountCheck(_Answer):
+    account: str
+    ok: bool
+    host: str
+    tls: str
+    login: bool
+    capabilities: list[str]
+    tier: str | None
+    push: str | None
+    mailboxes: int
+    error: ErrorBody | None
+
+
+class Mailbox(_Answer):
+    path: str
+    special_use: str | None
+    delimiter: str | None
+    messages: int
+    uid_validity: int
+    uid_next: int
+    highest_mod_seq: int | None
+    uncovered: int = Field(description="How many UIDs of the first sync are still to be fetched.")
+    last_sync_at: str | None
+
+
+class Mailboxes(_Answer):
+    mailboxes: list[Mailbox]
+
+
+class AddressAnswer(_Answer):
+    name: str
+    address: str
+
+
+class ThreatSummary(_Answer):
+    verdict: str
+    score: float = Field(description="0 to 100.")
+
+
+class MessageRow(_Answer):
+    """One message in one place."""
+
+    id: str
+    account: str
+    uid: int | None
+    path: str | None
+    flags: list[str]
+    subject: str
+    from_: AddressAnswer | None = Field(alias="from")
+    date: str | None
+    size: int
+    status: str
+    threat: ThreatSummary | None
+    category: str | None
+    summary: str | None
+    historical: bool
+
+
+class MessagePage(_Answer):
+    messages: list[MessageRow]
+    next_cursor: str | None
+
+
+class FindingAnswer(_Answer):
+    id: str
+    family: str
+    severity: str
+    score: float
+    evidence: str
+
+
+class ThreatDetail(ThreatSummary):
+    findings: list[FindingAnswer]
+
+
+class Text(_Answer):
+    plain: str
+    html: str = Field(description="Sanitised: no scripts, no forms, nothing that loads from outside.")
+    has_more: bool
+
+
+class Message(MessageRow):
+    to: list[AddressAnswer]
+    cc: list[AddressAnswer]
+    reply_to: list[AddressAnswer]
+    text: Text
+    attachments: list[dict[str, Any]]
+    places: list[dict[str, Any]]
+    results: dict[str, Any] = Field(description="Processor → its recorded result.")
+    work: list[dict[str, Any]] = Field(description="What still waits, runs or has failed.")
+    threat: ThreatDetail | None
+
+
+class Event(_Answer):
+    id: str
+    event: str
+    account: str | None
+    path: str | None
+    special_use: str | None
+    date: str
+    data: dict[str, Any]
+
+
+class Events(_Answer):
+    events: list[Event]
+    cursor: str = Field(description="Give it as `after` to get what comes next.")
+
+
+class AccountPass(_Answer):
+    account: str
+    mailboxes: int
+    new: int
+    updated: int
+    expunged: int
+    bytes: int
+    seconds: float
+    round_trips: int = Field(alias="round_trips")
+    connections_opened: int = Field(alias="connections_opened")
+    error: Any
+
+
+class SyncReport(_Answer):
+    seconds: float
+    accounts: list[AccountPass]
+
+
+class QueueRow(_Answer):
+    message_id: str
+    account: str
+    processor: str
+    version: int
+    state: str
+    priority: int
+    attempt: int
+    crashes: int
+    run_at: str | None
+    enqueued_at: str
+    error: str | None
+    subject: str
+
+
+class Queue(_Answer):
+    queue: list[QueueRow]
+
+
+class Retried(_Answer):
+    retried: int
+
+
+class LoginLink(_Answer):
+    path: str = Field(description="To be opened in a browser once, within `expiresSeconds`.")
+    expires_seconds: int

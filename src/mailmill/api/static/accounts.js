@@ -1,0 +1,112 @@
+// The cards of the accounts.
+
+import { post } from "./client.js";
+import { byId, h, setText, show } from "./dom.js";
+import { accountState, number, plural, since, span } from "./words.js";
+
+const SHOWN_AT_FIRST = 8;
+const FIRST = ["authenticationError", "connectError", "disconnected", "syncing", "connecting", "init"];
+
+let all = false;
+let latest = [];
+
+byId("all-accounts").addEventListener("click", () => {
+  all = true;
+  showAccounts(latest);
+});
+
+/** Those that need somebody first, then by name; a fleet is cut short until it is asked for. */
+export function showAccounts(accounts) {
+  latest = accounts;
+  const rank = ({ state }) => (FIRST.includes(state) ? FIRST.indexOf(state) : FIRST.length);
+  const sorted = [...accounts].sort((a, b) => rank(a) - rank(b) || a.account.localeCompare(b.account));
+  const shown = all ? sorted : sorted.slice(0, SHOWN_AT_FIRST);
+  show(byId("accounts"), shown, { key: (account) => account.account, signature, render: card, update });
+  byId("no-accounts").hidden = accounts.length > 0;
+  setText(byId("accounts-count"), accounts.length ? plural(accounts.length, "account") : "");
+  const more = byId("all-accounts");
+  more.hidden = shown.length === accounts.length;
+  setText(more, `Show all ${number(accounts.length)} accounts`);
+}
+
+const signature = ({ account, email, state, stateReason, push, progress, backlog }) =>
+  JSON.stringify([account, email, state, stateReason, push, Boolean(progress), backlog]);
+
+const fact = (name, part) => h("div", {}, h("dt", {}, name), h("dd", { "data-part": part }));
+
+function card(account) {
+  const [tone, words] = accountState(account.state);
+  const outcome = h("p", { class: "muted", role: "status" });
+  return h(
+    "li",
+    { class: "card account" },
+    h(
+      "header",
+      {},
+      h("h3", {}, account.account),
+      h("span", { class: "pill", "data-tone": tone }, words),
+      h("p", { class: "muted small email", title: account.email }, account.email),
+    ),
+    account.stateReason ? h("p", { class: "reason", "data-tone": tone }, account.stateReason) : null,
+    account.progress
+      ? h(
+          "div",
+          { class: "progress" },
+          h("progress", { "aria-label": `First sync of ${account.account}`, max: 1, value: 0 }),
+          h("p", {}, h("span", {}, "First sync"), h("span", { "data-part": "progress" })),
+        )
+      : null,
+    h(
+      "dl",
+      {},
+      fact("Messages", "messages"),
+      fact("Mailboxes", "mailboxes"),
+      fact("Last sync", "sync"),
+      fact("Last answer", "answer"),
+    ),
+    h(
+      "footer",
+      {},
+      h("span", { class: "chip", title: pushTitle(account) }, account.push === "idle" ? "Push" : "Polling"),
+      account.backlog === "store" ? h("span", { class: "chip", title: "Old mail is kept but not processed" }, "Old mail stored") : null,
+      h("button", { type: "button", class: "quiet small", onclick: (event) => check(account, event.target, outcome) }, "Check"),
+      outcome,
+    ),
+  );
+}
+
+const pushTitle = (account) =>
+  account.push === "idle" ? "The server tells of new mail at once (IDLE)" : "The server has no push, or it fails: it is asked now and then";
+
+function update(element, account) {
+  const part = (name) => element.querySelector(`[data-part="${name}"]`);
+  setText(part("messages"), number(account.messages));
+  setText(part("mailboxes"), number(account.mailboxes));
+  if (account.lastSyncAt) since(part("sync"), Date.parse(account.lastSyncAt));
+  else setText(part("sync"), "not yet");
+  const silent = account.secondsSinceLastRoundTrip;
+  if (typeof silent === "number") since(part("answer"), Date.now() - silent * 1000);
+  else setText(part("answer"), "none yet");
+  if (account.progress) {
+    const { stored, total } = account.progress;
+    const bar = element.querySelector("progress");
+    bar.max = Math.max(1, total);
+    bar.value = stored;
+    setText(part("progress"), `${number(stored)} of ${number(total)}`);
+  }
+}
+
+async function check(account, button, outcome) {
+  button.disabled = true;
+  outcome.textContent = "Connecting…";
+  const began = performance.now();
+  try {
+    const answer = await post(`/v1/account/${encodeURIComponent(account.account)}/check`, {}, { timeout: 60_000 });
+    outcome.textContent = answer.ok
+      ? `Login works (${span((performance.now() - began) / 1000)}, ${plural(answer.mailboxes, "mailbox", "mailboxes")})`
+      : `${answer.error.message}. ${answer.error.hint}`;
+  } catch (error) {
+    outcome.textContent = error.message;
+  }
+  button.disabled = false;
+}

@@ -1,0 +1,178 @@
+// The side panel with one message. Mail is shown as text only: not even sanitised HTML becomes part of this page.
+
+import { get, messagePath, post } from "./client.js";
+import { byId, h } from "./dom.js";
+import { addressWords, duration, exactly, humanise, plural, size, statusWords, verdictWords } from "./words.js";
+
+const panel = byId("panel");
+let opened = null; // which message is wanted; an answer that comes later than the next click is dropped
+
+byId("panel-close").addEventListener("click", () => panel.close());
+panel.addEventListener("click", (event) => event.target === panel && panel.close());
+panel.addEventListener("close", () => {
+  opened = null;
+  history.replaceState(null, "", location.pathname);
+});
+
+/** Opens the message that the address names, if it names one. */
+export function openFromAddress() {
+  const [account, id] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  if (account && id) openMessage(account, id);
+}
+
+export async function openMessage(account, id) {
+  const path = messagePath(account, id);
+  opened = path;
+  byId("panel-subject").textContent = "Loading…";
+  byId("panel-body").replaceChildren();
+  if (!panel.open) panel.showModal();
+  history.replaceState(null, "", `#${encodeURIComponent(account)}/${encodeURIComponent(id)}`);
+  try {
+    const message = await get(path);
+    if (opened === path) showMessage(message, path);
+  } catch (error) {
+    if (opened !== path) return;
+    byId("panel-subject").textContent = "This message cannot be shown";
+    byId("panel-body").replaceChildren(h("p", {}, error.message));
+  }
+}
+
+function showMessage(message, path) {
+  byId("panel-subject").textContent = message.subject || "(no subject)";
+  byId("panel-body").replaceChildren(
+    ...[facts(message), work(message, path), verdict(message), text(message), attachments(message), results(message), headers(message), actions(path)].filter(Boolean),
+  );
+  panel.scrollTop = 0;
+}
+
+const section = (title, ...parts) => h("section", {}, h("h3", {}, title), ...parts);
+const people = (addresses) => (addresses ?? []).map(addressWords).join(", ");
+
+function facts(message) {
+  const places = (message.places ?? []).map((place) => place.path).join(", ") || "no mailbox any more";
+  const rows = [
+    ["From", addressWords(message.from)],
+    ["To", people(message.to)],
+    ["Cc", people(message.cc)],
+    ["Reply to", people(message.replyTo)],
+    ["Date", exactly(message.date)],
+    ["In", `${message.account} / ${places}`],
+    ["Category", message.category ? humanise(message.category) : ""],
+    ["Summary", message.summary ?? ""],
+  ];
+  return h("dl", { class: "facts" }, ...rows.filter(([, value]) => value).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+}
+
+function verdict({ threat }) {
+  if (!threat) return h("div", { class: "verdict-box" }, h("p", {}, "Not scanned yet"));
+  const [tone, words] = verdictWords(threat.verdict);
+  const findings = threat.findings ?? [];
+  return h(
+    "section",
+    { class: "verdict-box", "data-tone": tone, "aria-label": "Verdict" },
+    h("p", {}, `${words}, score ${Math.round(threat.score)} of 100${findings.length ? `: ${plural(findings.length, "finding")}` : ", nothing found"}`),
+    findings.length ? h("ul", { class: "plain findings" }, ...findings.map(finding)) : null,
+  );
+}
+
+function finding({ id, family, severity, score, evidence }) {
+  const name = id.startsWith(`${family}.`) ? id.slice(family.length + 1) : id;
+  return h(
+    "li",
+    {},
+    h("b", { title: id }, humanise(name)),
+    h("span", { class: "weight" }, `${humanise(family)} · ${severity} · ${score < 0 ? "−" : "+"}${Math.abs(Math.round(score))}`),
+    evidence ? h("span", { class: "evidence" }, evidence) : null,
+  );
+}
+
+function text({ text: body }) {
+  const plain = body?.plain?.trim() ? body.plain : "";
+  const shown = plain || asText(body?.html ?? "");
+  return section(
+    "Text",
+    plain || !shown ? null : h("p", { class: "note" }, "This message came as HTML; only its words are shown."),
+    shown ? h("pre", { class: "body-text", tabindex: "0" }, shown) : h("p", { class: "note" }, "There is no text in this message."),
+    body?.hasMore ? h("p", { class: "note" }, "The text is longer; the source has all of it.") : null,
+  );
+}
+
+/** The words of an HTML body. A document made by DOMParser runs nothing and loads nothing, and only its text leaves it. */
+function asText(html) {
+  const parsed = new DOMParser().parseFromString(html, "text/html");
+  for (const unseen of parsed.querySelectorAll("script, style, template, title")) unseen.remove();
+  for (const block of parsed.querySelectorAll("p, div, br, li, tr, h1, h2, h3, h4, h5, h6")) block.append("\n");
+  for (const line of parsed.querySelectorAll("br")) line.replaceWith("\n");
+  return (parsed.body?.textContent ?? "").replace(/[ \t]+/g, " ").replace(/\s*\n\s*\n\s*/g, "\n\n").trim();
+}
+
+function attachments({ attachments: files }) {
+  if (!files?.length) return null;
+  const file = ({ filename, contentType, sizeBytes, size: bytes, encodedSize, inline }) =>
+    h(
+      "li",
+      {},
+      h("span", {}, filename || "(no name)"),
+      h("span", { class: "muted" }, [contentType, size(sizeBytes ?? bytes ?? encodedSize), inline ? "inline" : ""].filter(Boolean).join(" · ")),
+    );
+  return section(plural(files.length, "attachment"), h("ul", { class: "plain files" }, ...files.map(file)));
+}
+
+function work({ work: rows, status, id }, path) {
+  if (!rows?.length) return null;
+  const failed = rows.some((row) => row.state === "failed");
+  const outcome = h("p", { class: "note", role: "status" });
+  const again = async (event) => {
+    event.target.disabled = true;
+    try {
+      await post("/v1/queue/retry", { messageIds: [id] });
+      outcome.textContent = "It is in the queue again.";
+    } catch (error) {
+      outcome.textContent = error.message;
+      event.target.disabled = false;
+    }
+  };
+  const [tone, words] = statusWords(status);
+  return section(
+    "Processing",
+    h("p", {}, h("span", { class: "pill", "data-tone": tone }, words)),
+    ...rows.map((row) =>
+      h("p", { class: "note" }, `${humanise(row.processor)}: ${row.state}, attempt ${row.attempt}${row.error ? `. ${row.error}` : ""}`),
+    ),
+    failed ? h("div", { class: "panel-actions" }, h("button", { type: "button", class: "small", onclick: again }, "Try again"), outcome) : null,
+  );
+}
+
+function results({ results: byProcessor }) {
+  const entries = Object.entries(byProcessor ?? {});
+  if (!entries.length) return null;
+  const result = ([name, { version, value, seconds, attempts }]) =>
+    h(
+      "details",
+      {},
+      h(
+        "summary",
+        {},
+        h("b", {}, humanise(name)),
+        h("span", { class: "muted small" }, [`version ${version}`, duration(seconds), attempts > 1 ? plural(attempts, "attempt") : ""].filter(Boolean).join(" · ")),
+      ),
+      h("pre", {}, typeof value === "string" ? value : JSON.stringify(value, null, 2)),
+    );
+  return section("Results", ...entries.map(result));
+}
+
+function headers({ headers: rows }) {
+  const pairs = Array.isArray(rows)
+    ? rows.map((row) => (Array.isArray(row) ? row : [row.name, row.value]))
+    : Object.entries(rows ?? {});
+  if (!pairs.length) return null;
+  return h(
+    "details",
+    {},
+    h("summary", {}, h("b", {}, "Headers"), h("span", { class: "muted small" }, String(pairs.length))),
+    h("dl", { class: "facts headers" }, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])),
+  );
+}
+
+const actions = (path) =>
+  h("p", { class: "panel-actions" }, h("a", { href: `${path}/source`, download: "" }, "Download the source"));

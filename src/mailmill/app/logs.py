@@ -1,0 +1,89 @@
+"""One stream of log lines: to stderr, and to a file where one is named; JSON or for the eye.
+
+Lines are written by a thread of their own: a full pipe or a slow disk must not hold up the event loop.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import logging.handlers
+import queue
+import sys
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from mailmill.errors import ConfigurationError
+
+_PROCESSORS: list[structlog.types.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def configure(*, level: str, form: Literal["json", "console"], file: Path | None) -> None:
+    """Send all logging (ours and the libraries') to stderr and ``file``. Called once per process.
+
+    Raises ConfigurationError when the file cannot be opened.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # WatchedFileHandler: logrotate may move the file away under us.
+            handlers.append(logging.handlers.WatchedFileHandler(file, encoding="utf-8"))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write the log file {file}: {error.strerror}",
+                hint="name a writable path in service.log_file, or leave it out",
+                key="service.log_file",
+            ) from error
+    for handler in handlers:
+        colours = form == "console" and isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
+        handler.setFormatter(_formatter(form, colours=colours and sys.stderr.isatty()))
+    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    listener = logging.handlers.QueueListener(lines, *handlers)
+    listener.start()
+    atexit.register(listener.stop)
+    root = logging.getLogger()
+    root.handlers[:] = [_Hand(lines)]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpx2", "httpcore2", "alembic", "aiosqlite", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_PROCESSORS,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+class _Hand(logging.handlers.QueueHandler):
+    """Hands a record over as it is; formatting, tracebacks included, is the listener's."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+
+def _formatter(form: Literal["json", "console"], *, colours: bool) -> logging.Formatter:
+    renderer: structlog.types.Processor
+    if form == "json":
+        tail: list[structlog.types.Processor] = [structlog.processors.format_exc_info]
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        tail = []
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=colours, exception_formatter=structlog.dev.plain_traceback, pad_event_to=32
+        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_PROCESSORS,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail, renderer],
+    )

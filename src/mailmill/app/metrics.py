@@ -1,0 +1,124 @@
+"""What ``/metrics`` tells. Every name here is documented in ``docs/metrics.md`` (a test compares the two)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountGauge:
+    account: str
+    state: str
+    silent_seconds: float | None
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is read from the store and the accounts at the moment of the scrape."""
+
+    accounts: tuple[AccountGauge, ...]
+    queue: Mapping[str, int]
+    oldest_seconds: float
+    deliveries: Mapping[str, int]
+    parked: int
+
+
+class Metrics:
+    """One registry per application, so that several may live in one process (tests, the demo)."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._snapshot = Snapshot((), {}, 0.0, {}, 0)
+        self.stored = Counter("mailmill_messages_stored", "New messages stored.", registry=self._registry)
+        self.arrival_to_stored = self._histogram(
+            "mailmill_arrival_to_stored_seconds", "From the server's hint to the commit that holds the message."
+        )
+        self.stored_to_processed = self._histogram(
+            "mailmill_stored_to_processed_seconds",
+            "From the commit of a message to the record of a processor's result.",
+        )
+        self.processed_to_delivered = self._histogram(
+            "mailmill_processed_to_delivered_seconds", "From an event to its delivery to a destination."
+        )
+        self.processor_seconds = Histogram(
+            "mailmill_processor_seconds",
+            "How long one run of a processor took.",
+            ["processor"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.loop_lag = self._histogram(
+            "mailmill_event_loop_lag_seconds", "How late the event loop woke a timer: what every request waits besides."
+        )
+        self._registry.register(_Scrape(self))
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, buckets=_SECONDS, registry=self._registry)
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """The engines' hook: ``stage`` is a histogram's short name, or ``processor:NAME``; others are ignored."""
+        kind, _, name = stage.partition(":")
+        if kind == "processor" and name:
+            self.processor_seconds.labels(name).observe(max(0.0, seconds))
+            return
+        histogram = getattr(self, stage, None)
+        if isinstance(histogram, Histogram):
+            histogram.observe(max(0.0, seconds))
+
+    def render(self, snapshot: Snapshot) -> bytes:
+        """The text of a scrape (Prometheus exposition format 0.0.4)."""
+        self._snapshot = snapshot
+        return generate_latest(self._registry)
+
+    def families(self) -> Iterable[GaugeMetricFamily]:
+        snapshot = self._snapshot
+        silent = GaugeMetricFamily(
+            "mailmill_account_seconds_since_round_trip",
+            "Seconds since the server last proved to be there (-1: not connected).",
+            labels=["account"],
+        )
+        connected = GaugeMetricFamily(
+            "mailmill_account_connected", "1 while the account is connected or syncing.", labels=["account", "state"]
+        )
+        connections = GaugeMetricFamily(
+            "mailmill_account_connections", "Open IMAP connections of an account.", labels=["account"]
+        )
+        for account in snapshot.accounts:
+            silent.add_metric([account.account], -1.0 if account.silent_seconds is None else account.silent_seconds)
+            up = account.state in {"connected", "syncing"}
+            connected.add_metric([account.account, account.state], float(up))
+            connections.add_metric([account.account], account.connections)
+        queue = GaugeMetricFamily("mailmill_queue_rows", "Rows of work by state.", labels=["state"])
+        for state, count in snapshot.queue.items():
+            queue.add_metric([state], count)
+        oldest = GaugeMetricFamily(
+            "mailmill_queue_oldest_seconds", "Age of the oldest work that could run now.", value=snapshot.oldest_seconds
+        )
+        deliveries = GaugeMetricFamily("mailmill_deliveries", "Deliveries by state.", labels=["state"])
+        for state, count in snapshot.deliveries.items():
+            deliveries.add_metric([state], count)
+        parked = GaugeMetricFamily(
+            "mailmill_parked_messages",
+            "Messages the server lists but that could not be fetched.",
+            value=snapshot.parked,
+        )
+        return silent, connected, connections, queue, oldest, deliveries, parked
+
+
+class _Scrape(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        return self._metrics.families()

@@ -1,0 +1,350 @@
+"""What people and programs can ask of mailmill: the only door for api, cli and mcp.
+
+Every method answers in the words of the public contract (``views``) and raises `MailmillError` subclasses only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import nh3
+from sqlalchemy import func, select, text
+
+from mailmill.alerts.rendering import render
+from mailmill.app import one_pass, views
+from mailmill.app.metrics import AccountGauge, Snapshot
+from mailmill.errors import InvalidRequestError, MailmillError, NotFoundError
+from mailmill.imap.connection import ImapConnection
+from mailmill.message_parser import parse_message
+from mailmill.model import AccountState, Tls
+from mailmill.store import accounts as account_store
+from mailmill.store import event_log, outbox, queue, queue_view
+from mailmill.store import message_queries as queries
+from mailmill.store.accounts import AccountRow
+from mailmill.store.database import WakeName
+from mailmill.store.mailboxes import list_mailboxes
+from mailmill.store.tables import parked
+from mailmill.sync.account_sync import AccountView
+from mailmill.sync.plan import tier_of
+
+if TYPE_CHECKING:
+    from mailmill.app.supervisor import Application, RunningAccount
+
+JsonObject = dict[str, Any]
+
+_LOOP_PARSE_BYTES = 256 * 1024
+_CHECK_SECONDS = 60.0
+_MOST_EVENTS = 1000
+_WAKE_WORK: tuple[WakeName, ...] = ("work",)
+
+
+class UseCases:
+    """One per application; stateless besides it."""
+
+    def __init__(self, application: Application) -> None:
+        self._app = application
+
+    # -- the service --------------------------------------------------------------------------------------------------
+
+    async def health(self) -> JsonObject:
+        return {
+            "status": "ok",
+            "version": version("mailmill"),
+            "uptimeSeconds": round(time.time() - self._app.started_at, 3),
+        }
+
+    async def ready(self) -> tuple[bool, JsonObject]:
+        database = "ok"
+        try:
+            async with asyncio.timeout(5), self._app.database.read() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (MailmillError, TimeoutError) as problem:
+            database = str(problem) or "no answer"
+        ready = database == "ok"
+        return ready, {"ready": ready, "database": database, "accounts": self._state_counts(await self._account_rows())}
+
+    async def status(self) -> JsonObject:
+        async with self._app.database.read() as connection:
+            # The cursor first: whoever follows events from it misses nothing that the other figures do not show.
+            cursor = await event_log.head(connection)
+            rows = await account_store.list_accounts(connection)
+            work = await queue_view.counts(connection)
+            deliveries = await outbox.counts(connection)
+            messages = await queries.count_messages(connection)
+            threats = await queries.count_verdicts(connection)
+        oldest = max(0.0, time.time() - work.oldest_at) if work.oldest_at is not None else None
+        return {
+            "accounts": self._state_counts(rows),
+            "queue": {
+                "pending": work.pending,
+                "processing": work.processing,
+                "completed": work.completed,
+                "failed": work.failed,
+                "oldestSeconds": oldest,
+            },
+            "deliveries": {
+                "pending": deliveries.pending,
+                "sending": deliveries.sending,
+                "delivered": deliveries.delivered,
+                "failed": deliveries.failed,
+            },
+            "node": {
+                "id": self._app.node,
+                "version": version("mailmill"),
+                "startedAt": views.iso(self._app.started_at),
+                "roles": [str(role) for role in self._app.settings.service.roles],
+            },
+            "messages": sum(messages.values()),
+            "threats": threats,
+            "cursor": str(cursor),
+        }
+
+    async def metrics(self) -> bytes:
+        async with self._app.database.read() as connection:
+            work = await queue_view.counts(connection)
+            deliveries = await outbox.counts(connection)
+            parked_messages = await connection.scalar(select(func.count()).select_from(parked)) or 0
+            rows = await account_store.list_accounts(connection)
+        gauges = []
+        for row in rows:
+            view = self._view(row.name)
+            gauges.append(
+                AccountGauge(
+                    account=row.name,
+                    state=str(self._state(row)),
+                    silent_seconds=view.silent_seconds if view else None,
+                    connections=view.connections if view else 0,
+                )
+            )
+        oldest = max(0.0, time.time() - work.oldest_at) if work.oldest_at is not None else 0.0
+        snapshot = Snapshot(
+            accounts=tuple(gauges),
+            queue={"pending": work.pending, "processing": work.processing, "failed": work.failed},
+            oldest_seconds=oldest,
+            deliveries={
+                "pending": deliveries.pending,
+                "sending": deliveries.sending,
+                "delivered": deliveries.delivered,
+                "failed": deliveries.failed,
+            },
+            parked=parked_messages,
+        )
+        return self._app.metrics.render(snapshot)
+
+    # -- accounts -----------------------------------------------------------------------------------------------------
+
+    async def accounts(self) -> list[JsonObject]:
+        async with self._app.database.read() as connection:
+            rows = await account_store.list_accounts(connection)
+            messages = await queries.count_messages(connection)
+            mailboxes = {row.id: len(await list_mailboxes(connection, row.id)) for row in rows}
+        return [self._account(row, messages.get(row.id, 0), mailboxes[row.id]) for row in rows]
+
+    async def account(self, name: str) -> JsonObject:
+        async with self._app.database.read() as connection:
+            row = await account_store.get_account(connection, name)
+            messages = await queries.count_messages(connection)
+            mailboxes = await list_mailboxes(connection, row.id)
+        return self._account(row, messages.get(row.id, 0), len(mailboxes))
+
+    async def check_account(self, name: str) -> JsonObject:
+        """Connect and log in now. A success lets an account that had stopped go on."""
+        running = self._running(name)
+        endpoint = running.configured.endpoint
+        answer: JsonObject = {
+            "account": name,
+            "ok": False,
+            "host": str(endpoint),
+            "tls": str(endpoint.tls),
+            "login": False,
+            "capabilities": [],
+            "tier": None,
+            "push": None,
+            "mailboxes": 0,
+            "error": None,
+        }
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                connection = await running.connect()
+                try:
+                    answer |= await self._look(connection)
+                finally:
+                    await connection.logout()
+        except TimeoutError:
+            answer["error"] = {"code": "connect", "message": f"{endpoint} did not answer in time", "hint": ""}
+        except MailmillError as problem:
+            problem.account = problem.account or name
+            answer["error"] = views.error(problem)
+        else:
+            running.sync.resume()
+        return answer
+
+    async def mailboxes(self, account: str) -> list[JsonObject]:
+        async with self._app.database.read() as connection:
+            row = await account_store.get_account(connection, account)
+            rows = await list_mailboxes(connection, row.id)
+            places = await queries.count_places(connection, row.id)
+        return [views.mailbox(each, places.get(each.id, 0)) for each in rows]
+
+    async def sync(self, accounts: list[str] | None, *, process: bool) -> JsonObject:
+        """One pass over the accounts (None: all), and unless ``process`` is false also the work that came of it."""
+        began = time.monotonic()
+        chosen = list(self._app.accounts.values()) if accounts is None else [self._running(name) for name in accounts]
+        reports = await one_pass.sync_accounts(self._app, chosen)
+        if (process and any(report.new for report in reports)) or (process and not self._app.running):
+            await one_pass.process_all(self._app)
+        return {
+            "seconds": round(time.monotonic() - began, 6),
+            "accounts": [views.pass_report(report) for report in reports],
+        }
+
+    # -- messages and events ------------------------------------------------------------------------------------------
+
+    async def messages(
+        self,
+        *,
+        account: str | None,
+        path: str | None,
+        page_size: int,
+        cursor: str | None,
+        status: str | None = None,
+        verdict: str | None = None,
+    ) -> JsonObject:
+        async with self._app.database.read() as connection:
+            account_id = (await account_store.get_account(connection, account)).id if account is not None else None
+            page = await queries.list_messages(
+                connection,
+                account_id=account_id,
+                path=path,
+                status=status,
+                verdict=verdict,
+                page_size=page_size,
+                cursor=cursor,
+            )
+        return {"messages": [views.listed_message(line) for line in page.messages], "nextCursor": page.next_cursor}
+
+    async def message(self, account: str, message_id: str) -> JsonObject:
+        number = _message_number(message_id)
+        async with self._app.database.read() as connection:
+            row = await account_store.get_account(connection, account)
+            message = await queries.get_message(connection, number, account_id=row.id)
+            places = (await queries.places_of(connection, [number])).get(number, [])
+            results = await queries.results_of(connection, number)
+            work = await queries.work_of(connection, number)
+        raw = await self._app.blobs.get(message.blob)
+        parsed = parse_message(raw) if len(raw) <= _LOOP_PARSE_BYTES else await asyncio.to_thread(parse_message, raw)
+        html = await asyncio.to_thread(nh3.clean, parsed.text_html) if parsed.text_html else ""
+        return views.message_detail(message, places, results, work, parsed, html)
+
+    async def message_source(self, account: str, message_id: str) -> bytes:
+        async with self._app.database.read() as connection:
+            row = await account_store.get_account(connection, account)
+            message = await queries.get_message(connection, _message_number(message_id), account_id=row.id)
+        return await self._app.blobs.get(message.blob)
+
+    async def events(self, after: int, limit: int, wait_seconds: float) -> JsonObject:
+        """Events after a cursor; waits up to ``wait_seconds`` for the first one."""
+        database = self._app.database
+        deadline = asyncio.get_running_loop().time() + wait_seconds
+        limit = max(1, min(limit, _MOST_EVENTS))
+        with database.wake.events.subscribe() as hints:
+            while True:
+                async with database.read() as connection:
+                    rows = await event_log.read_after(connection, after, limit)
+                    if rows:
+                        envelopes = await render(connection, self._app.blobs, rows)
+                        return {"events": envelopes, "cursor": str(rows[-1].id)}
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    return {"events": [], "cursor": str(after)}
+                await hints.wait(min(left, 5.0))
+
+    # -- the queue ----------------------------------------------------------------------------------------------------
+
+    async def queue(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]:
+        async with self._app.database.read() as connection:
+            rows = await queue_view.list_work(connection, state=state, processor=processor, limit=limit)
+        return [views.work_row(row) for row in rows]
+
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+        numbers = None if message_ids is None else [_message_number(each) for each in message_ids]
+        async with self._app.database.write(wake=_WAKE_WORK) as connection:
+            return await queue.retry(connection, message_ids=numbers, processor=processor, now=time.time())
+
+    # -- pieces -------------------------------------------------------------------------------------------------------
+
+    def _running(self, name: str) -> RunningAccount:
+        running = self._app.accounts.get(name)
+        if running is None:
+            known = ", ".join(sorted(self._app.accounts)) or "none"
+            raise NotFoundError(f"no account {name!r} is configured", hint=f"configured: {known}")
+        return running
+
+    async def _account_rows(self) -> Sequence[AccountRow]:
+        try:
+            async with self._app.database.read() as connection:
+                return await account_store.list_accounts(connection)
+        except MailmillError:
+            return []
+
+    def _view(self, name: str) -> AccountView | None:
+        running = self._app.accounts.get(name)
+        return running.sync.view() if running is not None else None
+
+    def _state(self, row: AccountRow) -> AccountState:
+        """A running account's own word; else the stored one, which may be from before a crash."""
+        view = self._view(row.name)
+        if view is not None and self._app.syncing:
+            return view.state
+        stale = {AccountState.CONNECTING, AccountState.SYNCING, AccountState.CONNECTED}
+        return AccountState.DISCONNECTED if row.state in stale else row.state
+
+    def _state_counts(self, rows: Sequence[AccountRow]) -> dict[str, int]:
+        return dict(Counter(str(self._state(row)) for row in rows))
+
+    def _account(self, row: AccountRow, messages: int, mailboxes: int) -> JsonObject:
+        view = self._view(row.name)
+        progress = None
+        if view is not None and row.initialized_at is None and view.progress.total:
+            progress = {"stored": min(messages, view.progress.total), "total": view.progress.total}
+        state = self._state(row)
+        return {
+            "account": row.name,
+            "email": row.email,
+            "state": str(state),
+            "stateReason": row.state_reason if state is row.state else "",
+            "stateChangedAt": views.iso(row.state_changed_at),
+            "backlog": str(row.backlog),
+            "mailboxes": mailboxes,
+            "messages": messages,
+            "lastSyncAt": views.iso(view.last_pass_at if view else None),
+            "secondsSinceLastRoundTrip": view.silent_seconds if view else None,
+            "connections": view.connections if view else 0,
+            "push": (view.push if view else None) or "poll",
+            "progress": progress,
+        }
+
+    async def _look(self, connection: ImapConnection) -> JsonObject:
+        mailboxes = await connection.list_mailboxes()
+        return {
+            "ok": True,
+            "login": True,
+            "tls": str(connection.endpoint.tls) if connection.endpoint.tls is not Tls.NONE else "none",
+            "capabilities": sorted(connection.capabilities),
+            "tier": str(tier_of(connection.features)),
+            "push": "idle" if connection.features.idle else "poll",
+            "mailboxes": len(mailboxes),
+        }
+
+
+def _message_number(message_id: str) -> int:
+    if not message_id.isascii() or not message_id.isdigit() or len(message_id) > 18:
+        raise InvalidRequestError(
+            f"not a message id: {message_id[:40]!r}", hint="ids are the numbers that listings show"
+        )
+    return int(message_id)

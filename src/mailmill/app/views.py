@@ -1,0 +1,197 @@
+"""Rows of the store in the words of the public contract: camelCase, ISO 8601 in UTC, ids as strings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from mailmill.errors import MailmillError
+from mailmill.message_parser import Attachment, ParsedMessage
+from mailmill.model import Address
+from mailmill.store.mailboxes import MailboxRow
+from mailmill.store.message_queries import ListedMessage, MessageRow, MessageWorkRow, PlaceRow, ResultRow
+from mailmill.store.queue_view import WorkRow
+from mailmill.sync.report import PassReport
+
+JsonObject = dict[str, Any]
+
+TEXT_CHARACTERS = 100_000
+
+
+def iso(seconds: float | None) -> str | None:
+    """Epoch seconds as ``2026-01-31T12:00:00.000Z``; None stays None, and what no calendar holds becomes None."""
+    if seconds is None:
+        return None
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def error(problem: MailmillError | None) -> JsonObject | None:
+    if problem is None:
+        return None
+    return {"code": problem.code, "message": str(problem), "hint": problem.hint}
+
+
+def pass_report(report: PassReport) -> JsonObject:
+    """One account's line of ``mailmill sync --json``."""
+    return {
+        "account": report.account,
+        "mailboxes": report.mailboxes,
+        "new": report.new,
+        "updated": report.updated,
+        "expunged": report.expunged,
+        "bytes": report.bytes_received,
+        "seconds": round(report.seconds, 6),
+        "round_trips": report.round_trips,
+        "connections_opened": report.connections_opened,
+        "error": error(report.error),
+    }
+
+
+def mailbox(row: MailboxRow, messages: int) -> JsonObject:
+    cursor = row.cursor
+    return {
+        "path": row.path,
+        "specialUse": row.special_use,
+        "delimiter": row.delimiter,
+        "selectable": row.selectable,
+        "messages": messages,
+        "uidValidity": cursor.uid_validity,
+        "uidNext": cursor.uid_next,
+        "highestModSeq": cursor.highest_mod_seq,
+        "uncovered": len(cursor.uncovered),
+        "lastSyncAt": iso(row.synced_at),
+    }
+
+
+def listed_message(line: ListedMessage) -> JsonObject:
+    """A line of a listing."""
+    message, place, results = line.message, line.place, line.results
+    category = results.get("category")
+    summary = results.get("summary")
+    return {
+        "id": str(message.id),
+        "account": message.account,
+        "uid": place.uid if place else None,
+        "path": place.path if place else None,
+        "flags": list(place.flags) if place else [],
+        "subject": message.subject,
+        "from": {"name": message.from_name, "address": message.from_address},
+        "date": iso(message.internal_date),
+        "size": message.size_bytes,
+        "status": message.status,
+        "threat": _threat_short(results.get("threat")),
+        "category": _field(category, "category"),
+        "priority": _field(category, "priority"),
+        "summary": _field(summary, "text"),
+        "historical": message.historical,
+    }
+
+
+def message_detail(
+    message: MessageRow,
+    places: Sequence[PlaceRow],
+    results: Sequence[ResultRow],
+    work: Sequence[MessageWorkRow],
+    parsed: ParsedMessage,
+    html: str,
+) -> JsonObject:
+    """Everything about one message. ``html`` is sanitised already."""
+    newest: dict[str, ResultRow] = {}
+    for each in results:
+        newest.setdefault(each.processor, each)
+    values: Mapping[str, Any] = {name: row.value for name, row in newest.items()}
+    first = places[0] if places else None
+    summary = parsed.summary
+    detail = listed_message(ListedMessage(message, first, values))
+    return detail | {
+        "messageId": message.message_id_header,
+        "inReplyTo": message.in_reply_to,
+        "emailId": message.email_id or message.x_gm_msgid,
+        "threadId": message.thread_id,
+        "dateHeader": iso(message.date_header),
+        "storedAt": iso(message.stored_at),
+        "processedAt": iso(message.processed_at),
+        "deletedAt": iso(message.deleted_at),
+        "to": addresses(summary.to),
+        "cc": addresses(summary.cc),
+        "replyTo": addresses(summary.reply_to),
+        "headers": [{"name": name, "value": value} for name, value in parsed.headers],
+        "text": {
+            "plain": parsed.text_plain[:TEXT_CHARACTERS],
+            "html": html[:TEXT_CHARACTERS],
+            "hasMore": len(parsed.text_plain) > TEXT_CHARACTERS or len(html) > TEXT_CHARACTERS,
+        },
+        "attachments": [attachment(each) for each in parsed.attachments],
+        "defects": list(parsed.defects),
+        "places": [{"path": place.path, "uid": place.uid, "flags": list(place.flags)} for place in places],
+        "results": {
+            row.processor: {
+                "version": row.version,
+                "value": row.value,
+                "seconds": row.seconds,
+                "finishedAt": iso(row.finished_at),
+                "attempts": row.attempts,
+            }
+            for row in newest.values()
+        },
+        "work": [
+            {
+                "processor": row.processor,
+                "version": row.version,
+                "state": "pending" if row.state == "waiting" else row.state,
+                "attempt": row.attempt,
+                "runAt": iso(row.run_at),
+                "error": row.error,
+            }
+            for row in work
+        ],
+        "threat": values.get("threat"),
+    }
+
+
+def attachment(part: Attachment) -> JsonObject:
+    return {
+        "id": part.id,
+        "contentType": part.content_type,
+        "encodedSize": part.encoded_size_bytes,
+        "size": part.size_bytes,
+        "filename": part.filename,
+        "inline": part.inline,
+        "contentId": part.content_id,
+    }
+
+
+def addresses(found: Sequence[Address]) -> list[JsonObject]:
+    return [{"name": each.name, "address": each.address} for each in found]
+
+
+def work_row(row: WorkRow) -> JsonObject:
+    return {
+        "messageId": str(row.message_id),
+        "account": row.account,
+        "subject": row.subject,
+        "processor": row.processor,
+        "version": row.version,
+        "state": "pending" if row.state == "waiting" else row.state,
+        "priority": row.priority,
+        "attempt": row.attempt,
+        "crashes": row.crashes,
+        "runAt": iso(row.run_at),
+        "enqueuedAt": iso(row.enqueued_at),
+        "error": row.error,
+    }
+
+
+def _threat_short(value: Any) -> JsonObject | None:
+    if not isinstance(value, Mapping):
+        return None
+    return {"verdict": value.get("verdict"), "score": value.get("score")}
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else None

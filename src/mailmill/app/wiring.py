@@ -1,0 +1,142 @@
+"""Settings turned into the values the engines take. The one place that knows both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mailmill.alerts.rules import Destination
+from mailmill.errors import MailmillError
+from mailmill.imap import providers
+from mailmill.imap.connection import ConnectionSettings, ImapConnection
+from mailmill.imap.pool import PoolSettings
+from mailmill.imap.providers import Provider
+from mailmill.model import Credentials, Endpoint
+from mailmill.processing import registry
+from mailmill.processing.builtin import BUILTIN
+from mailmill.processing.registry import Processor
+from mailmill.settings import AccountSettings, Settings, check_processor_names, password_of, secret_of
+from mailmill.sync.account_sync import AccountSettings as SyncAccountSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredAccount:
+    """An account as configured, its password resolved (or the error that kept it from being so)."""
+
+    name: str
+    email: str
+    endpoint: Endpoint
+    credentials: Credentials
+    settings: AccountSettings
+    sync: SyncAccountSettings
+    provider: Provider
+    problem: MailmillError | None = None
+
+    @property
+    def authserv_id(self) -> str | None:
+        return self.settings.authserv_id
+
+    def mark_text(self) -> str:
+        """What changes when the way in changes: the text whose keyed hash tells old credentials from new."""
+        return "\0".join((str(self.endpoint), self.endpoint.tls, self.credentials.username, self.credentials.password))
+
+
+async def configured_accounts(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[ConfiguredAccount]:
+    """All accounts; password commands run side by side. One whose password cannot be had carries its ``problem``."""
+
+    async def one(name: str, account: AccountSettings) -> ConfiguredAccount:
+        problem: MailmillError | None = None
+        password = ""
+        try:
+            password = await password_of(name, account, environ)
+        except MailmillError as error:
+            problem = error
+            problem.account = name
+        endpoint = account.imap.endpoint
+        provider = providers.lookup(endpoint.host)
+        return ConfiguredAccount(
+            name=name,
+            email=account.address,
+            endpoint=endpoint,
+            credentials=Credentials(account.username, password),
+            settings=account,
+            sync=SyncAccountSettings(
+                mailboxes=account.mailboxes,
+                pool=PoolSettings(
+                    size=min(account.pool.size, provider.max_connections),
+                    max_idle_seconds=account.pool.max_idle_seconds,
+                    acquire_timeout_seconds=account.pool.acquire_timeout_seconds,
+                ),
+                poll_interval_seconds=settings.service.poll_interval_seconds,
+            ),
+            provider=provider,
+            problem=problem,
+        )
+
+    return list(await asyncio.gather(*(one(name, account) for name, account in settings.accounts.items())))
+
+
+def connector(account: ConfiguredAccount, spool_dir: Path) -> Callable[[], Awaitable[ImapConnection]]:
+    """Opens and authenticates a connection of ``account``; its errors name the account."""
+    connection_settings = ConnectionSettings(spool_dir=spool_dir)
+
+    async def connect() -> ImapConnection:
+        if account.problem is not None:
+            raise account.problem
+        try:
+            connection = await ImapConnection.open(account.endpoint, connection_settings)
+            try:
+                await connection.authenticate(account.credentials)
+            except BaseException:
+                connection.abort()
+                raise
+        except MailmillError as error:
+            error.account = account.name
+            raise
+        return connection
+
+    return connect
+
+
+def processors(settings: Settings) -> list[Processor]:
+    """The processors to run: the built-in ones that are enabled, and the user's own."""
+    own = registry.load(settings.processors.import_)
+    available = {processor.name: processor for processor in (*BUILTIN, *own)}
+    check_processor_names(settings, set(available))
+    enabled = {*settings.processors.enabled, *(processor.name for processor in own)}
+    overrides = settings.processors.overrides
+    chosen = []
+    for name, processor in available.items():
+        if name not in enabled:
+            continue
+        override = overrides.get(name)
+        if override is not None:
+            processor = replace(  # the configured variant of the same processor
+                processor,
+                concurrency=override.concurrency or processor.concurrency,
+                timeout_seconds=override.timeout_seconds or processor.timeout_seconds,
+            )
+        chosen.append(processor)
+    return chosen
+
+
+def destinations(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Destination]:
+    """Where events go, secrets resolved. Raises ConfigurationError where a named variable is not set."""
+    return [
+        Destination(
+            name=name,
+            kind=destination.kind,
+            url=destination.url,
+            secret=secret_of(name, destination, environ),
+            events=frozenset(destination.events),
+            accounts=destination.accounts,
+            timeout_seconds=destination.timeout_seconds,
+            concurrency=destination.concurrency,
+            max_attempts=destination.max_attempts,
+            allow_private=destination.allow_private,
+        )
+        for name, destination in settings.destinations.items()
+    ]

@@ -1,0 +1,135 @@
+"""``mailmill account``: the configured accounts, and whether each one's server lets us in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mailmill.cli.commands.status import account_columns, account_rows
+from mailmill.cli.errors import error_of, exit_code_of_accounts
+from mailmill.cli.invocation import JsonOption, invocation_of
+from mailmill.cli.safe_text import ago, duration, moment
+
+if TYPE_CHECKING:
+    from mailmill.cli.output import Output, Value
+    from mailmill.cli.service_client import JsonObject, ServiceClient
+    from mailmill.settings import Settings
+
+app = typer.Typer(help="Accounts: list them, look at one, check whether it can log in.", no_args_is_help=False)
+
+NameArgument = Annotated[str, typer.Argument(help="The account's name.", metavar="NAME")]
+
+
+@app.command("list")
+def list_accounts(context: typer.Context, json: JsonOption = False) -> None:
+    """List all accounts and how each is doing."""
+    invocation = invocation_of(context)
+    output = invocation.output()
+    answer = invocation.call(lambda client, _settings: client.get("/v1/accounts"))
+    if json:
+        output.json(answer)
+        return
+    output.table(account_columns(), account_rows(answer["accounts"]), empty="no account is configured")
+
+
+@app.command()
+def show(context: typer.Context, name: NameArgument, json: JsonOption = False) -> None:
+    """Show one account."""
+    from mailmill.cli.service_client import route
+
+    invocation = invocation_of(context)
+    output = invocation.output()
+    answer = invocation.call(lambda client, _settings: client.get(route("account", name)))
+    if json:
+        output.json(answer)
+        return
+    output.fields(_fields(answer))
+
+
+def _fields(account: JsonObject) -> list[tuple[str, Value]]:
+    from mailmill.cli.output import Cell, stated
+
+    progress = account.get("progress")
+    heard = account.get("secondsSinceLastRoundTrip")
+    lines: list[tuple[str, Value]] = [
+        ("Account", Cell(account["account"], "bold")),
+        ("Address", account.get("email") or "-"),
+        ("State", stated(account["state"])),
+        ("Since", moment(account.get("stateChangedAt"))),
+        ("Why", account.get("stateReason") or "-"),
+        ("Backlog", account.get("backlog") or "-"),
+        ("Mailboxes", f"{account['mailboxes']:,}"),
+        ("Messages", f"{account['messages']:,}"),
+        ("Last sync", ago(account.get("lastSyncAt"))),
+        ("Last round trip", "-" if heard is None else f"{duration(heard)} ago"),
+        ("Connections", f"{account.get('connections', 0):,}"),
+        ("Push", account.get("push") or "-"),
+    ]
+    if progress:
+        lines.append(("First sync", f"{progress['stored']:,} of {progress['total']:,}"))
+    return lines
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Accounts; all if none is named.", metavar="NAME...")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Connect and log in now; say what the server can do, or what to do where it fails."""
+    invocation = invocation_of(context)
+    output = invocation.output()
+
+    async def work(client: ServiceClient, settings: Settings) -> list[JsonObject]:
+        from mailmill.cli.commands.sync import no_account
+        from mailmill.cli.service_client import route
+
+        wanted = names or [str(each["account"]) for each in (await client.get("/v1/accounts"))["accounts"]]
+        if not wanted:
+            raise no_account(settings)
+        return [await client.post(route("account", name, "check"), unbounded=True) for name in wanted]
+
+    checks = invocation.call(work)
+    if json:
+        output.json({"checks": checks} if names is None or len(checks) != 1 else checks[0])
+    else:
+        for number, each in enumerate(checks):
+            if number:
+                output.line("")
+            _show_check(output, each)
+    return exit_code_of_accounts(error_of(each["error"])[0] for each in checks if each.get("error"))
+
+
+_TIERS = {
+    "qresync": "QRESYNC (changes and deletions in one round trip)",
+    "condstore": "CONDSTORE (changes by mod-sequence, deletions by comparison)",
+    "plain": "plain (new mail by UID, the rest by comparison)",
+}
+
+
+def _show_check(output: Output, check: dict[str, Any]) -> None:
+    from mailmill.cli.output import Cell, stated
+
+    verdict = stated("ok", "ok") if check["ok"] else stated("fail", "failed")
+    lines: list[tuple[str, Value]] = [
+        ("Account", Cell(check["account"], "bold")),
+        ("Result", verdict),
+        ("Server", f"{check.get('host') or '-'} (TLS: {check.get('tls') or '-'})"),
+        ("Login", stated("ok", "accepted") if check.get("login") else Cell("not accepted", "red")),
+    ]
+    if check["ok"]:
+        lines += [
+            ("Mailboxes", f"{check.get('mailboxes') or 0:,}"),
+            ("Sync", _TIERS.get(check.get("tier") or "", check.get("tier") or "-")),
+            ("Push", {"idle": "yes (IDLE)", "poll": "no, polled"}.get(check.get("push") or "", "-")),
+            ("Capabilities", Cell(" ".join(check.get("capabilities") or ()), "dim")),
+        ]
+    output.fields(lines)
+    if check.get("error"):
+        _, message, hint = error_of(check["error"])
+        output.remark(f"error: {message}", "red")
+        if hint:
+            output.remark(f"hint: {hint}")

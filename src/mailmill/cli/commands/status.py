@@ -1,0 +1,195 @@
+"""``mailmill status``: how the service, its accounts and its queue are doing; ``--watch`` keeps looking."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mailmill.cli.errors import NoAnswerError
+from mailmill.cli.invocation import JsonOption, invocation_of
+from mailmill.cli.safe_text import ago, duration, one_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mailmill.cli.output import Cell, Output, Value
+    from mailmill.cli.service_client import JsonObject, ServiceClient
+    from mailmill.settings import Settings
+
+WATCH_SECONDS = 1.0
+MOST_ACCOUNTS = 30
+
+
+def status(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking, until Ctrl-C.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show how the service, its accounts and its queue are doing."""
+    invocation = invocation_of(context)
+    output = invocation.output()
+
+    async def work(client: ServiceClient, settings: Settings) -> None:
+        if watch:
+            await _watch(client, output)
+            return
+        figures, accounts = await _ask(client)
+        if json:
+            output.json(figures)
+        else:
+            show(output, figures, accounts, service_runs=client.service_runs)
+            link = await _page_link(client, settings, figures)
+            if link:
+                output.remark(f"its page (the link works once): {link}")
+
+    invocation.call(work)
+
+
+async def _page_link(client: ServiceClient, settings: Settings, figures: JsonObject) -> str:
+    """A one-time link to the running service's page, or nothing where it has none that we could name."""
+    if not client.service_runs or "api" not in figures["node"].get("roles", ()) or not settings.service.listen_port:
+        return ""
+    return f"{settings.service.page_url()}{(await client.post('/v1/login-link'))['path']}"
+
+
+async def _ask(client: ServiceClient) -> tuple[JsonObject, list[JsonObject]]:
+    figures, accounts = await asyncio.gather(client.get("/v1/status"), client.get("/v1/accounts"))
+    return figures, accounts["accounts"]
+
+
+async def _watch(client: ServiceClient, output: Output) -> None:
+    if not output.on_terminal or output.as_json:
+        while True:
+            figures, _ = await _ask(client)
+            output.json(figures, indent=None)
+            await asyncio.sleep(WATCH_SECONDS)
+    from rich.live import Live
+
+    with Live(console=output.console, auto_refresh=False, screen=True) as live:
+        while True:
+            try:
+                figures, accounts = await _ask(client)
+            except NoAnswerError as error:
+                raise NoAnswerError("the service has stopped", hint="start it with: mailmill run") from error
+            seen = picture(figures, accounts, service_runs=client.service_runs, width=output.console.width)
+            live.update(seen, refresh=True)
+            await asyncio.sleep(WATCH_SECONDS)
+
+
+def show(output: Output, figures: JsonObject, accounts: list[JsonObject], *, service_runs: bool) -> None:
+    """Once: the same picture on a terminal, plain lines into a pipe."""
+    if output.on_terminal:
+        output.console.print(picture(figures, accounts, service_runs=service_runs, width=output.console.width))
+        return
+    output.fields(fields(figures, service_runs=service_runs))
+    output.line("")
+    output.table(account_columns(), account_rows(accounts), empty="no accounts")
+
+
+def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bool, width: int) -> RenderableType:
+    """All of it as one Rich renderable."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from mailmill.cli.output import as_text, rich_table, stacked
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for name, values in fields_in_parts(figures, service_runs=service_runs):
+        grid.add_row(Text(name, style="dim"), Text.assemble(*(as_text(value) for value in values)))
+    parts: list[RenderableType] = [grid]
+    if accounts:
+        worst_first = sorted(accounts, key=lambda each: (not str(each["state"]).endswith("Error"), each["account"]))
+        parts += [Text(), rich_table(account_columns(), account_rows(worst_first[:MOST_ACCOUNTS]), width)]
+        if len(accounts) > MOST_ACCOUNTS:
+            parts.append(Text(f"… and {len(accounts) - MOST_ACCOUNTS} more: mailmill account list", style="dim"))
+    return stacked(*parts)
+
+
+def fields(figures: JsonObject, *, service_runs: bool) -> list[tuple[str, str]]:
+    from mailmill.cli.output import plain
+
+    parts = fields_in_parts(figures, service_runs=service_runs)
+    return [(name, "".join(plain(value) for value in values)) for name, values in parts]
+
+
+def fields_in_parts(figures: JsonObject, *, service_runs: bool) -> list[tuple[str, list[Value]]]:
+    """Each line's name and its coloured pieces."""
+    from mailmill.cli.output import Cell, stated
+
+    node, queue, deliveries = figures["node"], figures["queue"], figures["deliveries"]
+    runs = stated("ok", "running") if service_runs else Cell("not running", "yellow")
+    about = f"  mailmill {node['version']}"
+    if service_runs:
+        about += f" · up {_up(node.get('startedAt'))} · {', '.join(node.get('roles', ()))}"
+    waits: list[Value] = [Cell(f" · oldest waits {duration(queue['oldestSeconds'])}")] if queue["pending"] else []
+    return [
+        ("Service", [runs, Cell(about, "dim")]),
+        ("Accounts", _counts(figures["accounts"], hide_zero=True) or [Cell("none", "dim")]),
+        ("Messages", [f"{figures['messages']:,}", *_in_brackets(_counts(figures["threats"], hide_zero=True))]),
+        ("Queue", [*_counts(queue, ("pending", "processing", "completed", "failed")), *waits]),
+        ("Deliveries", _counts(deliveries, ("pending", "sending", "delivered", "failed"))),
+    ]
+
+
+def _counts(counts: dict[str, Any], names: tuple[str, ...] | None = None, *, hide_zero: bool = False) -> list[Value]:
+    from mailmill.cli.output import Cell, stated
+
+    parts: list[Value] = []
+    for name in names or tuple(counts):
+        if hide_zero and not counts[name]:
+            continue
+        if parts:
+            parts.append(Cell(" · ", "dim"))
+        text = f"{counts[name]:,} {one_line(name)}"
+        parts.append(stated(name, text) if counts[name] else Cell(text, "dim"))
+    return parts
+
+
+def _in_brackets(parts: list[Value]) -> list[Value]:
+    return ["  (", *parts, ")"] if parts else []
+
+
+def _up(started_at: str | None) -> str:
+    return ago(started_at, time.time()).removesuffix(" ago")
+
+
+def account_columns() -> tuple[Any, ...]:
+    from mailmill.cli.output import Column
+
+    return (
+        Column("Account"),
+        Column("State"),
+        Column("Messages", "right"),
+        Column("Last sync", "right"),
+        Column("Push"),
+        Column("Heard", "right"),
+        Column("Remark", shrinks=True),
+    )
+
+
+def account_rows(accounts: list[JsonObject]) -> list[tuple[Value, ...]]:
+    """A row per account; the remark is how far a first sync is, or why it is in the state it is in."""
+    from mailmill.cli.output import Cell, stated
+
+    rows: list[tuple[Value, ...]] = []
+    for each in accounts:
+        progress, heard = each.get("progress"), each.get("secondsSinceLastRoundTrip")
+        remark: Cell = Cell(each.get("stateReason") or "", "dim")
+        if progress and progress["total"]:
+            done = 100 * progress["stored"] // progress["total"]
+            remark = Cell(f"first sync {done} %, {progress['stored']:,} of {progress['total']:,}", "cyan")
+        rows.append(
+            (
+                Cell(each["account"], "bold"),
+                stated(each["state"]),
+                each["messages"],
+                ago(each.get("lastSyncAt")),
+                each.get("push") or "-",
+                "-" if heard is None else f"{duration(heard)} ago",
+                remark,
+            )
+        )
+    return rows

@@ -1,0 +1,157 @@
+"""The commands put together, and the last net for errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mailmill.cli import errors
+from mailmill.cli.commands import account, demo, doctor, envelope, mailbox, message, queue, run, status, sync
+from mailmill.cli.invocation import Invocation, invocation_of
+from mailmill.errors import MailmillError
+
+app = typer.Typer(
+    name="mailmill",
+    help="Keeps mailboxes in sync, stores every message, processes each one and tells you about it.",
+    epilog="Start with: mailmill demo",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_SERVICE = "Service"
+_MAIL = "Mail"
+
+app.command("demo", rich_help_panel=_SERVICE)(demo.demo)
+app.command("run", rich_help_panel=_SERVICE)(run.run)
+app.command("sync", rich_help_panel=_SERVICE)(sync.sync)
+app.command("status", rich_help_panel=_SERVICE)(status.status)
+app.command("doctor", rich_help_panel=_SERVICE)(doctor.doctor)
+app.add_typer(account.app, name="account", rich_help_panel=_MAIL)
+app.add_typer(mailbox.app, name="mailbox", rich_help_panel=_MAIL)
+app.add_typer(envelope.app, name="envelope", rich_help_panel=_MAIL)
+app.add_typer(message.app, name="message", rich_help_panel=_MAIL)
+app.add_typer(queue.app, name="queue", rich_help_panel=_MAIL)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mailmill {version('mailmill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="The configuration file (else $MAILMILL_CONFIG, else ~/.config/mailmill/config.toml)."
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    invocation = invocation_of(context)
+    invocation.config = config
+    invocation.debug = debug
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (see ``errors``). Every error is reported here; none escapes."""
+    given = hoist(sys.argv[1:] if arguments is None else arguments)
+    invocation = Invocation(json="--json" in given)
+    try:
+        code = app(args=given, standalone_mode=False, obj=invocation, prog_name="mailmill")
+        sys.stdout.flush()
+        return code if isinstance(code, int) else errors.OK
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this the interpreter complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.BROKEN_PIPE
+    except SystemExit as stop:
+        # Typer and Rich turn a broken pipe into sys.exit(1), which would pass for a failure; completion exits so too.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return errors.BROKEN_PIPE
+        return stop.code if isinstance(stop.code, int) else errors.OK
+    except (KeyboardInterrupt, typer.Abort):
+        return errors.INTERRUPTED
+    except typer.Exit as stop:
+        return stop.exit_code
+    except MailmillError as error:
+        return _report(invocation, error)
+    except typer.TyperException as error:
+        return _report(invocation, _usage_error(error))
+    except Exception as error:  # noqa: BLE001  # the last net: a person gets a line, not a traceback
+        return _unexpected(invocation, error)
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """``mailmill sync --config FILE`` means ``mailmill --config FILE sync``: global options may stand anywhere."""
+    ahead: list[str] = []
+    rest: list[str] = []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if argument == "--":
+            rest += [argument, *remaining]
+            break
+        if argument == "--debug" or argument.startswith("--config="):
+            ahead.append(argument)
+        elif argument == "--config":
+            ahead += [argument, *remaining[:1]]
+            remaining = remaining[1:]
+        else:
+            rest.append(argument)
+    return ahead + rest
+
+
+def _report(invocation: Invocation, error: MailmillError) -> int:
+    if invocation.debug:
+        traceback.print_exception(error)
+    if invocation.json:
+        sys.stdout.write(errors.as_json(error) + "\n")
+    else:
+        sys.stderr.write("".join(line + "\n" for line in errors.as_lines(error)))
+    return errors.exit_code(error.code)
+
+
+def _usage_error(error: typer.TyperException) -> MailmillError:
+    """A wrong command line, in the words of the parser, with the help to ask for."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "mailmill"
+    words = error.format_message().rstrip(".")
+    return errors.UsageError(words[:1].lower() + words[1:], hint=f"try: {path} --help")
+
+
+def _unexpected(invocation: Invocation, error: Exception) -> int:
+    """What nobody foresaw: one line, and the traceback only for who asks for it."""
+    named = _named_error(error)
+    if named is not None:
+        return _report(invocation, named)
+    shown = errors.UnexpectedError(
+        f"unexpected: {type(error).__name__}: {error}".rstrip(": "),
+        hint="run it again with --debug for the traceback; the service's log may say more",
+    )
+    shown.__cause__ = error
+    return _report(invocation, shown)
+
+
+def _named_error(error: BaseException) -> MailmillError | None:
+    """The first error raised on purpose inside what a task group raised."""
+    if isinstance(error, MailmillError):
+        return error
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((found for each in inner if (found := _named_error(each)) is not None), None)

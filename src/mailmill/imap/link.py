@@ -1,0 +1,256 @@
+"""The transport side of a connection: bytes through the framer into the session, waiting, silence, back-pressure.
+
+A `Link` has one owner and at most one coroutine waiting on it. It dies once: the first error is kept, every later call
+raises it, and whatever was under way is never taken up again.
+
+Silence is measured, not elapsed time: an exchange may take as long as bytes keep coming. One timer for each connection,
+set only while somebody waits, and moved lazily: it costs nothing for each byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from mailmill.errors import ConnectionLostError, ImapError, InsecureError, MailmillError, ProtocolError
+from mailmill.imap.limits import Limits
+from mailmill.imap.responses import parse
+from mailmill.imap.session import Exchange, Session
+from mailmill.imap.spool import SpoolFile
+from mailmill.imap.wire import Framer
+
+_SMALL_READ_BYTES = 16 * 1024
+
+
+class Link(asyncio.BufferedProtocol):
+    """One connection's protocol object. ``name`` is how errors call it (``host:port``)."""
+
+    def __init__(
+        self,
+        name: str,
+        session: Session,
+        limits: Limits,
+        *,
+        silence_seconds: float,
+        spool_dir: Path | None,
+        stream_above_bytes: int,
+    ) -> None:
+        self.session = session
+        self.error: MailmillError | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.spool_dir = spool_dir
+        self._name = name
+        self._limits = limits
+        self._stream_above = stream_above_bytes
+        self._framer = self._new_framer()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._closed = self._loop.create_future()
+        self._waiter: asyncio.Future[None] | None = None
+        self._condition: Callable[[], bool] | None = None
+        self._pauses: set[object] = set()
+        self._silence_seconds = silence_seconds
+        self._heard_at = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._starttls: Exchange | None = None
+        self._handshaking = False
+
+    # -- asyncio.BufferedProtocol --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._framer.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.bytes_received += nbytes
+        self._heard_at = self._loop.time()
+        if self.error is not None:
+            return
+        receive = self.session.receive
+        limits = self._limits
+        try:
+            for parts in self._framer.received(nbytes):
+                if self._handshaking:
+                    raise InsecureError(f"{self._name}: the server sent data between STARTTLS and the handshake")
+                receive(parse(parts, limits))
+                if self._starttls is not None:
+                    self._stop_before_handshake(self._starttls)
+        except ImapError as error:
+            self.lose(error)
+            return
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reason = f": {exc.strerror}" if isinstance(exc, OSError) and exc.strerror else ""
+        self.lose(ConnectionLostError(self._bye_text() or f"{self._name}: the connection was lost{reason}"))
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        return self.error is not None
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
+
+    def check(self) -> None:
+        """Raises the error that ended the connection, if one did."""
+        if self.error is not None:
+            raise self.error
+
+    def lose(self, error: MailmillError) -> None:
+        """The end: keep the first error, cut the connection, wake who waits."""
+        if self.error is not None:
+            return
+        self.error = error
+        self._framer.abort()
+        self._set_alarm(None)
+        if self._transport is not None:
+            self._transport.abort()
+        self._wake()
+
+    async def close(self, timeout_seconds: float) -> None:
+        """Close politely (TLS close_notify), or abort after ``timeout_seconds``."""
+        if self.error is None:
+            self.error = ConnectionLostError(f"{self._name}: the connection is closed")
+            self._framer.abort()
+            self._set_alarm(None)
+            self._wake()
+        if self._transport is None:
+            return
+        self._transport.close()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.shield(self._closed)
+        except TimeoutError:
+            self._transport.abort()
+
+    # -- writing and waiting -------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        self.check()
+        self.bytes_sent += len(data)
+        self.transport.write(data)
+
+    async def wait(self, condition: Callable[[], bool], *, silence: bool = True) -> None:
+        """Until ``condition`` holds. Raises what ended the connection; with ``silence`` also ends it for silence.
+
+        Cancelled, or left by any exception, the connection is cut: nobody would know what the next bytes belong to.
+        A wait without ``silence`` (IDLE) may be cancelled safely.
+        """
+        while not condition():
+            self.check()
+            if self._waiter is not None:
+                raise ProtocolError(f"{self._name}: two users of one connection")
+            self._waiter = self._loop.create_future()
+            self._condition = condition
+            if silence:
+                self._heard_at = self._loop.time()
+                self._set_alarm(self._silence_seconds)
+            try:
+                await self._waiter
+            except asyncio.CancelledError:
+                if silence:
+                    self.lose(ConnectionLostError(f"{self._name}: an exchange was cancelled"))
+                raise
+            finally:
+                self._waiter = None
+                self._condition = None
+                self._set_alarm(None)
+
+    def pause(self, reason: object) -> None:
+        """Stop reading until every ``reason`` has been withdrawn."""
+        if not self._pauses and not self.closed:
+            self.transport.pause_reading()
+        self._pauses.add(reason)
+
+    def resume(self, reason: object) -> None:
+        if reason in self._pauses:
+            self._pauses.discard(reason)
+            self._heard_at = self._loop.time()
+            if not self._pauses and not self.closed:
+                self.transport.resume_reading()
+
+    def rest(self) -> None:
+        """Nothing large is expected for a while: give the receive buffer back."""
+        self._framer.shrink()
+
+    # -- TLS -----------------------------------------------------------------------------------------------------------
+
+    def expect_handshake(self, starttls: Exchange) -> None:
+        """After the OK to ``starttls`` every further byte in the clear is an attack, and ends the connection."""
+        self._starttls = starttls
+
+    def _stop_before_handshake(self, starttls: Exchange) -> None:
+        if starttls.tagged is not None and starttls.tagged.status == "OK":
+            self._handshaking = True
+            self.transport.pause_reading()
+            if self._framer.mid_response:
+                raise InsecureError(f"{self._name}: the server sent data between STARTTLS and the handshake")
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> None:
+        """The handshake, after the OK to STARTTLS. Raises OSError (ssl.SSLError) where it fails."""
+        self.check()  # the OK came, and in the same read what must not
+        transport = await self._loop.start_tls(self.transport, self, context, server_hostname=server_hostname)
+        self.check()
+        assert transport is not None
+        self._transport = transport
+        self._framer = self._new_framer()
+        self._starttls = None
+        self._handshaking = False
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _new_framer(self) -> Framer:
+        return Framer(
+            self._limits,
+            open_sink=None if self.spool_dir is None else self._open_sink,
+            stream_above_bytes=self._stream_above,
+        )
+
+    def _open_sink(self, size: int) -> SpoolFile:
+        assert self.spool_dir is not None
+        reason = object()
+        return SpoolFile(self.spool_dir, size, lambda pressed: self.pause(reason) if pressed else self.resume(reason))
+
+    def _wake(self) -> None:
+        waiter, condition = self._waiter, self._condition
+        if waiter is None or condition is None or waiter.done():
+            return
+        if self.error is not None or condition():
+            waiter.set_result(None)
+
+    def _set_alarm(self, seconds: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if seconds is not None:
+            self._alarm = self._loop.call_later(seconds, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        silent_seconds = self._loop.time() - self._heard_at
+        if self._pauses:
+            # We do not read, so the silence is ours.
+            self._set_alarm(self._silence_seconds)
+        elif silent_seconds >= self._silence_seconds:
+            self.lose(ConnectionLostError(f"{self._name}: no answer for {self._silence_seconds:g} seconds"))
+        else:
+            self._set_alarm(self._silence_seconds - silent_seconds)
+
+    def _bye_text(self) -> str:
+        bye = self.session.bye
+        return f"{self._name}: the server said goodbye: {bye.text}" if bye is not None else ""

@@ -1,0 +1,94 @@
+"""The program of a child process: runs one processor job at a time (``python -m mailmill.processing.child``).
+
+Frames both ways: four bytes of length, big-endian, then the body. The parent sends pickles: first ``sys.path``, then
+jobs ``(module, qualified name, message, context)``. The child answers JSON only, so that nothing the user's code
+does is unpickled by the service: ``{"ready": true}`` at the start, then ``{"value": "<JSON text>"}`` or
+``{"error": text, "permanent": bool}`` for each job.
+
+Laws: the protocol has descriptors of its own, so what a job prints goes to stderr and never into a frame. When the
+parent dies the pipe ends, and the child exits at once, also in the middle of a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import os
+import pickle
+import struct
+import sys
+import threading
+from queue import SimpleQueue
+from typing import Any, BinaryIO, Final
+
+LENGTH: Final = struct.Struct(">I")
+
+
+def main() -> None:
+    commands = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    frames: SimpleQueue[bytes] = SimpleQueue()
+    sys.path[:] = pickle.loads(_read_frame(commands))  # noqa: S301 - from the parent, over its pipe
+    threading.Thread(target=_listen, args=(commands, frames), daemon=True).start()
+    _send(answers, {"ready": True})
+    while True:
+        _send(answers, run_job(frames.get()))
+
+
+def run_job(frame: bytes) -> dict[str, Any]:
+    """Run the pickled job; never raises but KeyboardInterrupt."""
+    # Imported after sys.path is the parent's.
+    from mailmill.processing import json_value
+    from mailmill.processing.failures import describe
+
+    try:
+        module, qualified_name, message, context = pickle.loads(frame)  # noqa: S301 - from the parent, over its pipe
+        target: Any = importlib.import_module(module)
+        for part in qualified_name.split("."):
+            target = getattr(target, part)
+        value = target(message, context)
+        if inspect.iscoroutine(value):
+            value = asyncio.run(_await(value))
+        return {"value": json_value.encode(value)}
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the processor's failure is the answer
+        failure = describe(error)
+        return {"error": failure.message, "permanent": failure.permanent}
+
+
+async def _await(coroutine: Any) -> Any:
+    return await coroutine
+
+
+def _listen(commands: BinaryIO, frames: SimpleQueue[bytes]) -> None:
+    try:
+        while True:
+            frames.put(_read_frame(commands))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _read_frame(stream: BinaryIO) -> bytes:
+    (length,) = LENGTH.unpack(_read_exactly(stream, LENGTH.size))
+    return _read_exactly(stream, length)
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def _send(stream: BinaryIO, answer: dict[str, Any]) -> None:
+    body = json.dumps(answer).encode()
+    stream.write(LENGTH.pack(len(body)) + body)
+    stream.flush()
+
+
+if __name__ == "__main__":
+    main()

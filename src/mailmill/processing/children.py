@@ -1,0 +1,166 @@
+"""Child processes for CPU-heavy processors: spawned, never forked (uvloop and driver threads), one job at a time each.
+
+Laws: a child is free, at work, or killed; one whose exchange was cut (timeout, cancellation, broken frame) is killed,
+never reused; another is started for the next job. A child leads a process group of its own, so that killing it takes
+along what it started, and Ctrl-C in a terminal reaches the service alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pickle
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from mailmill.errors import ProcessorError
+from mailmill.processing.child import LENGTH
+from mailmill.processing.failures import too_slow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mailmill.processing.registry import Context
+
+START_SECONDS: Final = 30.0
+_REAP_SECONDS: Final = 5.0
+_MAX_ANSWER_BYTES: Final = 16 << 20
+_PICKLE_IN_THREAD_BYTES: Final = 256 << 10
+
+
+class Children:
+    """Up to ``size`` children, started when needed and kept warm. Belongs to one event loop."""
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size or os.cpu_count() or 1
+        self._places = asyncio.Semaphore(self.size)
+        self._free: list[_Child] = []
+        self._all: set[_Child] = set()
+
+    async def run(
+        self,
+        function: Callable[..., Any],
+        message: Any,
+        context: Context,
+        *,
+        timeout_seconds: float,
+        size_bytes: int = 0,
+    ) -> str:
+        """The JSON text of ``function(message, context)``, timed from when a child is free.
+
+        Raises ProcessorError: for what it raised, for one that took too long (it was killed), for a child that died.
+        """
+        job = (function.__module__, function.__qualname__, message, context)
+        if size_bytes > _PICKLE_IN_THREAD_BYTES:
+            frame = await asyncio.to_thread(pickle.dumps, job, pickle.HIGHEST_PROTOCOL)
+        else:
+            frame = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+        async with self._places:
+            child = await self._take()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    answer = await child.exchange(frame)
+            except TimeoutError as error:
+                await self._kill(child)
+                raise too_slow(timeout_seconds) from error
+            except BaseException:
+                await self._kill(child)
+                raise
+            self._free.append(child)
+        if "value" in answer:
+            return str(answer["value"])
+        raise ProcessorError(str(answer.get("error", "")), permanent=bool(answer.get("permanent")))
+
+    async def close(self) -> None:
+        """Kill all children."""
+        self._free.clear()
+        for child in list(self._all):
+            await self._kill(child)
+
+    async def _take(self) -> _Child:
+        while self._free:
+            child = self._free.pop()
+            if child.alive:
+                return child
+            await self._kill(child)
+        child = _Child()
+        self._all.add(child)
+        try:
+            await child.start()
+        except BaseException:
+            await self._kill(child)
+            raise
+        return child
+
+    async def _kill(self, child: _Child) -> None:
+        self._all.discard(child)
+        await child.kill()
+
+
+class _Child:
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "mailmill.processing.child",
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    start_new_session=True,
+                    limit=1 << 20,
+                )
+                await self.exchange(pickle.dumps(list(sys.path)))
+        except TimeoutError as error:
+            raise ProcessorError(f"no child process was ready within {START_SECONDS:.0f} s") from error
+        except OSError as error:
+            raise ProcessorError(f"no child process could be started: {error.strerror}") from error
+
+    async def exchange(self, frame: bytes) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise ProcessorError("the child process is not there")
+        try:
+            process.stdin.write(LENGTH.pack(len(frame)))
+            process.stdin.write(frame)
+            await process.stdin.drain()
+            (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+            if length > _MAX_ANSWER_BYTES:
+                raise ProcessorError("the child process broke its protocol")
+            answer = json.loads(await process.stdout.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise ProcessorError(f"the child process died ({await self._exit()})") from error
+        if not isinstance(answer, dict):
+            raise ProcessorError("the child process broke its protocol")
+        return answer
+
+    async def kill(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        # The group: what the job started goes too. It outlives its leader, so this is tried also after its end.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.stdin is not None:
+            process.stdin.close()
+        await self._exit()
+
+    async def _exit(self) -> str:
+        if self._process is None:
+            return "never started"
+        try:
+            async with asyncio.timeout(_REAP_SECONDS):
+                code = await self._process.wait()
+        except TimeoutError:
+            return "it did not end"
+        return f"signal {-code}" if code < 0 else f"exit status {code}"

@@ -1,0 +1,210 @@
+"""What a processor is, and how the service finds those of the user.
+
+A processor is a plain function of a message and its context that returns something JSON can say::
+
+    from mailmill import processor
+
+    @processor("invoice", version=1, timeout_seconds=30)
+    async def invoice(message, context): ...
+
+``async def`` runs on the loop, ``def`` in a thread, ``process=True`` in a child process. It may run again over the same
+message (a crash, a retry): what it does to the outside should bear that. To say that trying again is of no use it
+raises ``ProcessorError("…", permanent=True)`` (:mod:`mailmill.errors`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from mailmill.errors import ConfigurationError
+
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | dict[str, JsonValue] | None"
+Kind = Literal["async", "thread", "process"]
+Announce = Callable[[Any], tuple[str, ...]]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+ENTRY_POINTS: Final = "mailmill.processors"
+ATTRIBUTE: Final = "mailmill_processor"
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """A function and how to run it.
+
+    ``concurrency`` bounds how many messages one process gives it at a time; ``max_attempts`` counts the first run.
+    ``announce`` names the events to raise for a value (``threatFound``); it runs on the loop and must be quick.
+    """
+
+    name: str
+    version: int
+    function: Callable[..., Any]
+    kind: Kind
+    timeout_seconds: float = 60
+    concurrency: int = 8
+    max_attempts: int = 5
+    announce: Announce | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a processor may want to know beside the message.
+
+    ``paths`` are the mailboxes it is in now; ``authserv_id`` names the host whose Authentication-Results are trusted
+    (None: not known); ``attempt`` is 1 on the first run; ``historical``: it was there before the account was added.
+    """
+
+    account: str
+    account_email: str
+    message_id: int
+    paths: tuple[str, ...]
+    authserv_id: str | None
+    attempt: int
+    historical: bool
+
+
+def processor(
+    name: str,
+    *,
+    version: int = 1,
+    timeout_seconds: float = 60,
+    concurrency: int = 8,
+    max_attempts: int = 5,
+    process: bool = False,
+    announce: Announce | None = None,
+) -> Callable[[Function], Function]:
+    """Declare the function below a processor. It stays a plain function, to be called and tested as such.
+
+    Results are kept per message, ``name`` and ``version``: raise the version when old results should be made again.
+    Raises ConfigurationError where a value makes no sense.
+    """
+
+    def declare(function: Function) -> Function:
+        kind: Kind = "process" if process else "async" if inspect.iscoroutinefunction(function) else "thread"
+        declared = Processor(name, version, function, kind, timeout_seconds, concurrency, max_attempts, announce)
+        _check(declared)
+        function.__dict__[ATTRIBUTE] = declared
+        return function
+
+    return declare
+
+
+def load(specs: Sequence[str], *, entry_points: bool = True) -> list[Processor]:
+    """The processors that ``specs`` name, in order, then those that installed packages offer.
+
+    A spec is ``package.module:function``, or ``package.module`` for all that the module declares. The same function
+    named twice counts once; two functions of one name are refused. Raises ConfigurationError naming spec and reason.
+    """
+    found: dict[str, tuple[Processor, str]] = {}
+    for spec in specs:
+        _add(found, _from_spec(spec), f"{spec!r}")
+    if entry_points:
+        for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
+            _add(found, _from_spec(point.value), f"the entry point {point.name!r} ({point.value})")
+    return [declared for declared, _ in found.values()]
+
+
+def _add(found: dict[str, tuple[Processor, str]], declared: Iterable[Processor], origin: str) -> None:
+    for one in declared:
+        known, known_origin = found.setdefault(one.name, (one, origin))
+        if known.function is not one.function:
+            raise ConfigurationError(
+                f"two processors are called {one.name!r}: {_where(known)} (from {known_origin}) "
+                f"and {_where(one)} (from {origin})",
+                hint="give one of them another name",
+                key="processors",
+            )
+
+
+def _from_spec(spec: str) -> list[Processor]:
+    module_name, colon, attribute = spec.partition(":")
+    if not module_name or (colon and not attribute) or spec != spec.strip():
+        raise ConfigurationError(
+            f"{spec!r} does not name a processor", hint="write package.module:function", key="processors"
+        )
+    module = _import(module_name, spec)
+    declared = _named(module, attribute, spec) if colon else _all_of(module, spec)
+    for one in declared:
+        if one.kind == "process" and _imported_again(one.function) is not one.function:
+            raise ConfigurationError(
+                f"the processor {one.name!r} of {spec!r} cannot run in a child process, which imports it by name: "
+                f"{_where(one)} leads elsewhere",
+                hint="define it at the top level of a module that can be imported",
+                key="processors",
+            )
+    return declared
+
+
+def _import(module_name: str, spec: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the processor {spec!r}: {error}", hint=error.hint, key="processors") from error
+    except Exception as error:
+        raise ConfigurationError(
+            f"the processor {spec!r} cannot be imported: {type(error).__name__}: {error}",
+            hint="the module must be installed, or lie in a folder on PYTHONPATH",
+            key="processors",
+        ) from error
+
+
+def _named(module: ModuleType, attribute: str, spec: str) -> list[Processor]:
+    target: Any = module
+    for part in attribute.split("."):
+        target = getattr(target, part, None)
+    declared = getattr(target, ATTRIBUTE, None)
+    if isinstance(declared, Processor):
+        return [declared]
+    if target is None:
+        raise ConfigurationError(
+            f"the processor {spec!r} is not there: {module.__name__} has no {attribute!r}", key="processors"
+        )
+    raise ConfigurationError(
+        f"{spec!r} is not a processor", hint='put @processor("name") above the function', key="processors"
+    )
+
+
+def _all_of(module: ModuleType, spec: str) -> list[Processor]:
+    declared = [getattr(value, ATTRIBUTE, None) for value in vars(module).values() if callable(value)]
+    # What a module imports from another is declared there, not here.
+    found = [one for one in declared if isinstance(one, Processor) and one.function.__module__ == module.__name__]
+    if not found:
+        raise ConfigurationError(
+            f"{spec!r} declares no processor", hint='put @processor("name") above a function', key="processors"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _imported_again(function: Callable[..., Any]) -> object:
+    target: Any = importlib.import_module(function.__module__)
+    for part in function.__qualname__.split("."):
+        target = getattr(target, part, None)
+    return target
+
+
+def _where(declared: Processor) -> str:
+    return f"{declared.function.__module__}:{declared.function.__qualname__}"
+
+
+def _check(declared: Processor) -> None:
+    problem = ""
+    if not _NAME.fullmatch(declared.name):
+        problem = "a name is up to 80 letters, digits, '_', '.' and '-', and begins with a letter"
+    elif declared.version < 1:
+        problem = "version counts from 1"
+    elif not 0 < declared.timeout_seconds <= 86_400:
+        problem = "timeout_seconds lies between 0 and 86400"
+    elif not 1 <= declared.concurrency <= 1000:
+        problem = "concurrency lies between 1 and 1000"
+    elif declared.max_attempts < 1:
+        problem = "max_attempts is at least 1"
+    if problem:
+        raise ConfigurationError(f"the processor {declared.name!r}: {problem}", key="processors")

@@ -1,0 +1,57 @@
+"""Where SQLite and PostgreSQL differ in what the statements of the queue, the event log and the outbox need.
+
+Law: a statement says what it means once; only these functions look at the name of the database.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy.dialects import postgresql, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import FromClause, Select, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+MAX_ROWS = 500
+"""Rows that one statement names by value: SQLite allows 32,766 variables (999 before 3.32)."""
+
+T = TypeVar("T")
+
+
+def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """``rows`` in pieces that one statement can name."""
+    for start in range(0, len(rows), MAX_ROWS):
+        yield rows[start : start + MAX_ROWS]
+
+
+def is_postgresql(connection: AsyncConnection) -> bool:
+    """True where rows are locked one by one; on SQLite the one writer's transaction is the lock."""
+    return connection.dialect.name == "postgresql"
+
+
+def insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
+    return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
+
+
+def skip_locked(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+    """Lock the rows that are free and pass over those that another transaction holds."""
+    return rows.with_for_update(skip_locked=True, of=of) if is_postgresql(connection) else rows
+
+
+def lock(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+    """Lock the rows against change until the transaction ends, waiting for whoever holds them."""
+    return rows.with_for_update(of=of, key_share=True) if is_postgresql(connection) else rows
+
+
+def storable(text: str) -> str:
+    """``text`` without what a database or UTF-8 refuses: NUL and lone surrogates become U+FFFD."""
+    text = text.replace("\x00", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+    return text

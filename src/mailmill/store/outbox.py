@@ -1,0 +1,245 @@
+"""The outbox: one row for each event on its way to one destination.
+
+States of a row::
+
+    plan_deliveries ──▶ pending ──claim──▶ sending ──finish──▶ delivered | failed
+                           ▲                  │
+                           └── retry, release, recover
+
+Laws:
+
+- Planning reads the event log behind a cursor of its own; the rows and the cursor move in one transaction, and a row is
+  unique by destination and event, so an event is planned once however often this is repeated.
+- What is history is not planned; the cursor passes it.
+- A claim raises the fence; an outcome is written only where fence and worker are still those of the claim.
+- A delivery may be made again after a crash: at least once, and its id (destination and event) stays, so that the
+  receiver can drop the repeat.
+- Destinations share no claim: one that hangs holds nothing of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import ColumnElement, and_, bindparam, func, literal_column, or_, select, tuple_, update
+
+from mailmill.store import dialect, event_log
+from mailmill.store.tables import delivery, setting, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from mailmill.store.event_log import EventRow
+
+CURSOR: Final = "outbox_cursor"
+
+# Literals, as in `work_state`: the partial indexes are found by them.
+_PENDING = delivery.c.state == literal_column("'pending'")
+_SENDING_OR_FAILED = delivery.c.state.in_((literal_column("'sending'"), literal_column("'failed'")))
+_SENDING = and_(delivery.c.state == literal_column("'sending'"), _SENDING_OR_FAILED)
+
+_MAX_ERROR_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryClaim:
+    """A delivery that a worker holds. ``attempt`` counts the tries so far: 0 on the first."""
+
+    id: int
+    event_id: int
+    attempt: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryOutcome:
+    """What became of a try: delivered, to be tried again at ``retry_at``, or (None) given up.
+
+    ``status`` is the destination's HTTP status, if it gave one.
+    """
+
+    claim: DeliveryClaim
+    delivered: bool
+    retry_at: float | None = None
+    status: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryCounts:
+    pending: int
+    sending: int
+    delivered: int
+    failed: int
+
+
+async def plan_deliveries(
+    connection: AsyncConnection, limit: int, match: Callable[[EventRow], Sequence[str]], now: float
+) -> int:
+    """Make deliveries of up to ``limit`` events that were not looked at yet; ``match`` names their destinations.
+
+    Returns how many events were looked at: 0 when the log is read to its end.
+    """
+    rows_cursor = select(setting.c.value).where(setting.c.name == CURSOR)
+    stored: str | None = await connection.scalar(dialect.lock(connection, rows_cursor, of=setting))
+    events = await event_log.read_after(connection, int(stored or 0), limit)
+    if not events:
+        return 0
+    deliveries = [
+        {
+            "tenant_id": event.tenant_id,
+            "destination": destination,
+            "event_id": event.id,
+            "state": "pending",
+            "run_at": now,
+            "created_at": now,
+        }
+        for event in events
+        if not event.historical
+        for destination in match(event)
+    ]
+    if deliveries:
+        await connection.execute(dialect.insert(connection, delivery).on_conflict_do_nothing(), deliveries)
+    reached = str(events[-1].id)
+    moved = dialect.insert(connection, setting).values(name=CURSOR, value=reached)
+    await connection.execute(moved.on_conflict_do_update(index_elements=["name"], set_={"value": reached}))
+    return len(events)
+
+
+async def claim(
+    connection: AsyncConnection, *, destination: str, worker_id: str, limit: int, deadline_seconds: float, now: float
+) -> list[DeliveryClaim]:
+    """Take up to ``limit`` deliveries for ``destination`` that are due, in the order they became so (then by id)."""
+    if limit < 1:
+        return []
+    due = [_PENDING, delivery.c.destination == destination, delivery.c.run_at <= now]
+    # In a CTE of its own, or PostgreSQL may run the locking SELECT more than once and pass its LIMIT.
+    head = dialect.skip_locked(
+        connection,
+        select(delivery.c.id).where(*due).order_by(delivery.c.run_at, delivery.c.id).limit(limit),
+        of=delivery,
+    ).cte("head")
+    taken = await connection.execute(
+        update(delivery)
+        .where(*due, delivery.c.id.in_(select(head.c.id)))
+        .values(state="sending", fence=delivery.c.fence + 1, worker_id=worker_id, deadline_at=now + deadline_seconds)
+        .returning(delivery.c.id, delivery.c.event_id, delivery.c.attempt, delivery.c.fence, delivery.c.run_at)
+    )
+    return [DeliveryClaim(*row[:-1]) for row in sorted(taken, key=lambda row: (row.run_at, row.event_id))]
+
+
+async def finish(connection: AsyncConnection, worker_id: str, outcomes: Sequence[DeliveryOutcome], now: float) -> int:
+    """Write what became of claims, as far as they are still this worker's; returns how many were."""
+    written = 0
+    for some in dialect.chunks(outcomes):
+        held = select(delivery.c.id).where(_held(worker_id, [outcome.claim for outcome in some]))
+        ids = set((await connection.execute(dialect.lock(connection, held, of=delivery))).scalars())
+        mine = [outcome for outcome in some if outcome.claim.id in ids]
+        if mine:
+            await connection.execute(
+                update(delivery)
+                .where(delivery.c.id == bindparam("of_delivery"))
+                .values(
+                    state=bindparam("to_state"),
+                    run_at=func.coalesce(bindparam("to_run_at", type_=delivery.c.run_at.type), delivery.c.run_at),
+                    attempt=delivery.c.attempt + 1,
+                    worker_id="",
+                    deadline_at=0,
+                    last_status=bindparam("status"),
+                    last_error=bindparam("error"),
+                    finished_at=bindparam("ended_at"),
+                ),
+                [_written(outcome, now) for outcome in mine],
+            )
+        written += len(mine)
+    return written
+
+
+async def release(connection: AsyncConnection, worker_id: str, claims: Sequence[DeliveryClaim]) -> int:
+    """Give back claims that were not tried; they do not count as a try."""
+    released = 0
+    for some in dialect.chunks(claims):
+        statement = update(delivery).where(_held(worker_id, some)).values(state="pending", worker_id="", deadline_at=0)
+        released += (await connection.execute(statement)).rowcount
+    return released
+
+
+async def recover(connection: AsyncConnection, *, heartbeat_before: float, now: float) -> int:
+    """Take back what workers held that gave no sign of life since ``heartbeat_before``, or past its deadline.
+
+    It may have been delivered, so it is delivered again. The try counts. To be called before :func:`queue.reap`
+    forgets the dead or after: an unknown worker is a dead one.
+    """
+    alive = select(worker.c.id).where(worker.c.heartbeat_at >= heartbeat_before)
+    taken = await connection.execute(
+        update(delivery)
+        .where(_SENDING, or_(delivery.c.worker_id.not_in(alive), delivery.c.deadline_at < now))
+        .values(state="pending", attempt=delivery.c.attempt + 1, worker_id="", deadline_at=0, run_at=now)
+    )
+    return taken.rowcount
+
+
+async def next_run_at(connection: AsyncConnection, destination: str) -> float | None:
+    """When the next delivery for ``destination`` is due; None where none waits."""
+    due_at: float | None = await connection.scalar(
+        select(func.min(delivery.c.run_at)).where(_PENDING, delivery.c.destination == destination)
+    )
+    return due_at
+
+
+async def counts(connection: AsyncConnection) -> DeliveryCounts:
+    """Deliveries by state, of all destinations."""
+    others: dict[str, int] = {
+        row[0]: row[1]
+        for row in await connection.execute(
+            select(delivery.c.state, func.count()).where(_SENDING_OR_FAILED).group_by(delivery.c.state)
+        )
+    }
+    pending = await connection.scalar(select(func.count()).select_from(delivery).where(_PENDING)) or 0
+    every = await connection.scalar(select(func.count()).select_from(delivery)) or 0
+    return DeliveryCounts(
+        pending=pending,
+        sending=others.get("sending", 0),
+        delivered=every - pending - sum(others.values()),
+        failed=others.get("failed", 0),
+    )
+
+
+async def is_settled(connection: AsyncConnection, now: float) -> bool:
+    """Whether every event has been looked at and nothing is on its way or due."""
+    stored: str | None = await connection.scalar(select(setting.c.value).where(setting.c.name == CURSOR))
+    if int(stored or 0) < await event_log.head(connection):
+        return False
+    open_rows = await connection.scalar(
+        select(func.count())
+        .select_from(delivery)
+        .where(
+            or_(delivery.c.state == "sending", and_(delivery.c.state == "pending", delivery.c.run_at <= now)),
+        )
+    )
+    return not open_rows
+
+
+def _written(outcome: DeliveryOutcome, now: float) -> dict[str, object]:
+    ended = outcome.delivered or outcome.retry_at is None
+    return {
+        "of_delivery": outcome.claim.id,
+        "to_state": "delivered" if outcome.delivered else "failed" if ended else "pending",
+        "to_run_at": None if ended else outcome.retry_at,
+        "status": outcome.status,
+        "error": dialect.storable(outcome.error[:_MAX_ERROR_CHARACTERS]),
+        "ended_at": now if ended else None,
+    }
+
+
+def _held(worker_id: str, claims: Sequence[DeliveryClaim]) -> ColumnElement[bool]:
+    """The fence: true of the rows that are as their claims left them."""
+    return and_(
+        delivery.c.id.in_({claim.id for claim in claims}),
+        tuple_(delivery.c.id, delivery.c.fence).in_([(claim.id, claim.fence) for claim in claims]),
+        _SENDING,
+        delivery.c.worker_id == worker_id,
+    )

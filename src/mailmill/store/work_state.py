@@ -1,0 +1,21 @@
+"""The states of a work row as conditions, worded so that both databases find the partial indexes of ``work``.
+
+Law: the state stands in the statement as a literal. A bound parameter hides from the planner which index covers it:
+PostgreSQL's generic plans never use a partial index then, and SQLite would have to plan every statement again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, literal_column
+
+from mailmill.store.tables import work
+
+PENDING: Final[ColumnElement[bool]] = work.c.state == literal_column("'pending'")
+WAITING: Final[ColumnElement[bool]] = work.c.state == literal_column("'waiting'")
+
+# SQLite does not conclude from "= 'failed'" that it is not 'pending', which is what the index is about.
+NOT_PENDING: Final[ColumnElement[bool]] = work.c.state != literal_column("'pending'")
+PROCESSING: Final[ColumnElement[bool]] = and_(work.c.state == literal_column("'processing'"), NOT_PENDING)
+FAILED: Final[ColumnElement[bool]] = and_(work.c.state == literal_column("'failed'"), NOT_PENDING)

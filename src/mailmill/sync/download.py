@@ -1,0 +1,270 @@
+"""Fetching what a mailbox holds and we do not: newest first, in groups bounded by bytes, one transaction each.
+
+While one group is being hashed, written and committed the next is already on the wire. A message that cannot be had is
+*parked*: it stays uncovered, is shown with its reason, is tried again later, and never stands in the way of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mailmill.errors import CommandError, ConnectionLostError, ImapError, ProtocolError
+from mailmill.imap.connection import ImapConnection
+from mailmill.message_parser import HeaderSummary, parse_headers
+from mailmill.model import MessageMeta, Uid
+from mailmill.store import messages as store
+from mailmill.store.blobs import BlobRef
+from mailmill.store.messages import Arrival, MailboxRow, StoredContent, SyncBatch
+from mailmill.sync.changes import Changes, cover
+from mailmill.sync.context import SyncContext
+from mailmill.sync.report import PassReport
+from mailmill.uid_set import UidSet
+
+_HEADER_BYTES = 256 * 1024
+_NEVER = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Messages that share a transaction: those to download, and those we know already under another place."""
+
+    metas: tuple[MessageMeta, ...]
+    known: tuple[tuple[MessageMeta, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    group: _Group
+    bodies: dict[Uid, bytes | Path]
+    gone: UidSet
+    parked: tuple[tuple[Uid, str, float], ...]
+
+
+class Downloader:
+    """Downloads for one account. It remembers, across connections, which messages broke one."""
+
+    def __init__(self, context: SyncContext) -> None:
+        self._context = context
+        self._failures: dict[tuple[int, int, Uid], int] = {}
+
+    async def chunk(
+        self,
+        connection: ImapConnection,
+        row: MailboxRow,
+        changes: Changes,
+        uids: UidSet,
+        report: PassReport,
+        *,
+        arrived_at: float | None,
+    ) -> MailboxRow:
+        """Store ``uids`` of the selected mailbox, the first transaction carrying ``changes`` with it.
+
+        Returns the row as committed. On any error what was committed stands, and what was not is still uncovered.
+        """
+        reply = await connection.fetch_meta(uids)
+        wanted = {meta.uid: meta for meta in reply.messages if meta.uid in uids}
+        absent = uids - UidSet(wanted)
+        still_there = await connection.search(absent) if absent else absent
+        now = self._context.clock()
+        parked = [
+            (uid, "the server lists it but its FETCH response could not be read", self._retry_at(now))
+            for uid in still_there
+        ]
+        groups = list(self._groups(row, await self._known(list(wanted.values())), wanted, parked))
+        first = replace(changes, cursor=cover(changes.cursor, UidSet(), absent - still_there))
+        pending: asyncio.Task[MailboxRow] | None = None
+        try:
+            if not groups or parked:
+                row = await self._store(
+                    row, first, _Fetched(_Group(()), {}, UidSet(), tuple(parked)), report, arrived_at=arrived_at
+                )
+                first = Changes(cursor=row.cursor)
+            for group in groups:
+                fetched = await self._fetch(connection, row, group)
+                if pending is not None:
+                    row = await pending
+                    first = Changes(cursor=row.cursor)
+                pending = asyncio.create_task(self._store(row, first, fetched, report, arrived_at=arrived_at))
+            if pending is not None:
+                row = await pending
+        except asyncio.CancelledError:
+            if pending is not None:
+                pending.cancel()
+            raise
+        finally:
+            # An error on the wire leaves a group in the hands of the store: it commits whole or not at all.
+            if pending is not None:
+                await asyncio.gather(pending, return_exceptions=True)
+        return row
+
+    async def _known(self, metas: Sequence[MessageMeta]) -> dict[str, int]:
+        """Message ids by EMAILID and X-GM-MSGID, so that a message in many mailboxes is downloaded once."""
+        email_ids = [meta.email_id for meta in metas if meta.email_id]
+        gmail_ids = [meta.x_gm_msgid for meta in metas if meta.x_gm_msgid]
+        if not email_ids and not gmail_ids:
+            return {}
+        async with self._context.database.read() as reader:
+            return await store.find_known(reader, self._context.account_id, email_ids, gmail_ids)
+
+    def _groups(
+        self,
+        row: MailboxRow,
+        known: dict[str, int],
+        wanted: dict[Uid, MessageMeta],
+        parked: list[tuple[Uid, str, float]],
+    ) -> Iterator[_Group]:
+        limits = self._context.limits
+        generation = row.cursor.uid_validity
+        suspects: list[MessageMeta] = []
+        linked: list[tuple[MessageMeta, int]] = []
+        metas: list[MessageMeta] = []
+        claimed: set[str] = set()
+        size = 0
+        for uid in sorted(wanted, reverse=True):
+            meta = wanted[uid]
+            identity = meta.email_id or meta.x_gm_msgid
+            if identity and identity in known:
+                linked.append((meta, known[identity]))
+                continue
+            if (meta.size_bytes or 0) > limits.max_message_bytes:
+                parked.append((uid, f"larger than max_message_bytes ({meta.size_bytes} bytes)", _NEVER))
+                continue
+            if self._failures.get((row.id, generation, uid)):
+                suspects.append(meta)
+                continue
+            if identity:
+                if identity in claimed:
+                    # The same message twice in this chunk: by the time its group is stored the first one is known.
+                    suspects.append(meta)
+                    continue
+                claimed.add(identity)
+            if metas and (size + (meta.size_bytes or 0) > limits.group_bytes or len(metas) >= limits.group_messages):
+                yield _Group(tuple(metas))
+                metas, size = [], 0
+            metas.append(meta)
+            size += meta.size_bytes or 0
+        if metas or linked:
+            yield _Group(tuple(metas), tuple(linked))
+        for meta in suspects:
+            yield _Group((meta,))
+
+    async def _fetch(self, connection: ImapConnection, row: MailboxRow, group: _Group) -> _Fetched:
+        bodies: dict[Uid, bytes | Path] = {}
+        if not group.metas:
+            return _Fetched(group, bodies, UidSet(), ())
+        uids = UidSet(meta.uid for meta in group.metas)
+        generation = row.cursor.uid_validity
+        try:
+            async for fetched in connection.fetch_bodies(uids):
+                if fetched.uid in uids:
+                    bodies[fetched.uid] = fetched.body
+        except CommandError as error:
+            if error.status != "NO" and len(uids) == 1:
+                raise
+            # NO may mean that some messages went away meanwhile (RFC 9051 §6.4.5); what came is good.
+        except (ProtocolError, ConnectionLostError) as error:
+            self._blame(row, generation, group, bodies, error)
+            await asyncio.to_thread(_discard, bodies)
+            raise
+        missing = uids - UidSet(bodies)
+        still_there = await connection.search(missing) if missing else missing
+        now = self._context.clock()
+        parked = tuple((uid, "the server lists it but does not send it", self._retry_at(now)) for uid in still_there)
+        return _Fetched(group, bodies, missing - still_there, parked)
+
+    def _blame(
+        self, row: MailboxRow, generation: int, group: _Group, bodies: dict[Uid, bytes | Path], error: ImapError
+    ) -> None:
+        """Remember which messages were on the wire when the connection broke: next time they come alone, and last."""
+        for meta in group.metas:
+            if meta.uid not in bodies:
+                key = (row.id, generation, meta.uid)
+                alone = len(group.metas) == 1
+                step = self._context.limits.attempts_per_message if alone and isinstance(error, ProtocolError) else 1
+                self._failures[key] = self._failures.get(key, 0) + step
+
+    def broken(self, row: MailboxRow, uids: UidSet) -> tuple[tuple[Uid, str, float], ...]:
+        """Those of ``uids`` that broke connections so often that they must be parked."""
+        now = self._context.clock()
+        out = []
+        for (mailbox_id, generation, uid), count in list(self._failures.items()):
+            limit = self._context.limits.attempts_per_message
+            if mailbox_id == row.id and generation == row.cursor.uid_validity and uid in uids and count >= limit:
+                out.append((uid, f"the connection broke {count} times while fetching it", self._retry_at(now)))
+                # When it is due again it gets one more try of its own.
+                self._failures[(mailbox_id, generation, uid)] = limit - 1
+        return tuple(out)
+
+    def _retry_at(self, now: float) -> float:
+        return now + self._context.limits.parked_retry_seconds
+
+    async def _store(
+        self,
+        row: MailboxRow,
+        changes: Changes,
+        fetched: _Fetched,
+        report: PassReport,
+        *,
+        arrived_at: float | None,
+    ) -> MailboxRow:
+        context = self._context
+        order = [meta for meta in fetched.group.metas if meta.uid in fetched.bodies]
+        contents = [fetched.bodies[meta.uid] for meta in order]
+        summaries = await asyncio.to_thread(_summaries, contents)
+        refs = await context.blobs.put_batch(contents) if contents else []
+        arrivals = [
+            Arrival(meta=meta, content=_stored(ref, summary), known_message_id=None)
+            for meta, ref, summary in zip(order, refs, summaries, strict=True)
+        ]
+        arrivals += [
+            Arrival(meta=meta, content=None, known_message_id=message_id) for meta, message_id in fetched.group.known
+        ]
+        covered = UidSet(arrival.meta.uid for arrival in arrivals)
+        cursor = cover(changes.cursor, covered, fetched.gone)
+        batch = SyncBatch(
+            mailbox=row,
+            uid_validity=cursor.uid_validity,
+            arrivals=arrivals,
+            flag_changes=changes.flag_changes,
+            expunged=changes.expunged,
+            cursor=cursor,
+            parked=fetched.parked,
+        )
+        row = await context.commit(batch, report, arrived_at=arrived_at)
+        for meta in order:
+            self._failures.pop((row.id, cursor.uid_validity, meta.uid), None)
+        return row
+
+
+def _summaries(contents: Sequence[bytes | Path]) -> list[HeaderSummary]:
+    summaries = []
+    for content in contents:
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                summaries.append(parse_headers(file.read(_HEADER_BYTES)))
+        else:
+            summaries.append(parse_headers(content))
+    return summaries
+
+
+def _stored(ref: BlobRef, summary: HeaderSummary) -> StoredContent:
+    sender = summary.from_[0] if summary.from_ else None
+    return StoredContent(
+        blob=ref,
+        subject=summary.subject,
+        from_name=sender.name if sender else "",
+        from_address=sender.address if sender else "",
+        date_header=summary.date,
+        message_id_header=summary.message_id_header,
+        in_reply_to=summary.in_reply_to,
+    )
+
+
+def _discard(bodies: dict[Uid, bytes | Path]) -> None:
+    """Remove spooled bodies nobody will store; what a cancellation leaves behind goes when the service next starts."""
+    for body in bodies.values():
+        if isinstance(body, Path):
+            body.unlink(missing_ok=True)

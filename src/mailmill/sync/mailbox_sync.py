@@ -1,0 +1,101 @@
+"""One mailbox brought up to date on one connection.
+
+::
+
+    select ──▶ generation changed? ──▶ find_changes ──▶ newest chunk still uncovered ──▶ commit (changes + chunk) ─┐
+       ▲                                                                                                           │
+       └────────────────────────────── while anything is uncovered ◀───────────────────────────────────────────────┘
+
+The mailbox is selected anew for every chunk: one cheap round trip, in exchange for which mail that arrives during a
+long first sync is the newest chunk's first message, and flags that change meanwhile are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mailmill.imap.connection import ImapConnection
+from mailmill.model import Uid
+from mailmill.store import messages as store
+from mailmill.store.messages import MailboxRow, SyncBatch
+from mailmill.sync.changes import Changes, find_changes
+from mailmill.sync.context import SyncContext
+from mailmill.sync.download import Downloader
+from mailmill.sync.report import PassReport
+from mailmill.uid_set import UidSet
+
+
+class MailboxSync:
+    """Syncs the mailboxes of one account; one call at a time for one mailbox."""
+
+    def __init__(self, context: SyncContext) -> None:
+        self._context = context
+        self._downloader = Downloader(context)
+
+    async def run(
+        self,
+        connection: ImapConnection,
+        row: MailboxRow,
+        report: PassReport,
+        *,
+        historical: bool,
+        arrived_at: float | None = None,
+    ) -> MailboxRow:
+        """Make the store equal to the mailbox as the server shows it now. Returns the row as committed last.
+
+        ``historical``: a mailbox seen for the first time holds mail from before the account was added.
+        ``arrived_at``: when the hint came in that led here, for the histogram.
+        Raises `ImapError` and `StoreError`; what was committed until then stands.
+        """
+        context = self._context
+        while True:
+            status = await connection.select(row.path)
+            if row.cursor.uid_validity not in (0, status.uid_validity):
+                row = await self._reset(row, status.uid_validity)
+            changes = await find_changes(context, connection, row, status, historical=historical)
+            parked = await self._parked(row, changes)
+            due = changes.cursor.uncovered - parked
+            if due:
+                newest = due.newest(context.limits.chunk_messages)
+                row = await self._downloader.chunk(connection, row, changes, newest, report, arrived_at=arrived_at)
+            elif not changes.empty_against(row):
+                row = await self._commit(row, changes, report)
+            parked = await self._parked(row, Changes(cursor=row.cursor))
+            if not row.cursor.uncovered - parked:
+                return await self._expunge_old(row, report)
+
+    async def _reset(self, row: MailboxRow, uid_validity: int) -> MailboxRow:
+        """A new generation. Nothing is deleted: the old places go only when the new ones are all there."""
+        async with self._context.database.write() as connection:
+            return await store.reset_mailbox(connection, row, uid_validity, self._context.clock())
+
+    async def _expunge_old(self, row: MailboxRow, report: PassReport) -> MailboxRow:
+        if row.has_old_places and not row.cursor.uncovered:
+            async with self._context.database.write() as connection:
+                report.add(expunged=await store.expunge_old_generation(connection, row, self._context.clock()))
+            row = store.without_old_places(row)
+        return row
+
+    async def _commit(self, row: MailboxRow, changes: Changes, report: PassReport) -> MailboxRow:
+        batch = SyncBatch(
+            mailbox=row,
+            uid_validity=changes.cursor.uid_validity,
+            arrivals=(),
+            flag_changes=changes.flag_changes,
+            expunged=changes.expunged,
+            cursor=changes.cursor,
+        )
+        return await self._context.commit(batch, report)
+
+    async def _parked(self, row: MailboxRow, changes: Changes) -> UidSet:
+        """UIDs that are not to be tried now: parked before and not yet due, or found to break connections."""
+        if not changes.cursor.uncovered:
+            return UidSet()
+        now = self._context.clock()
+        broken = self._downloader.broken(row, changes.cursor.uncovered)
+        if broken:
+            async with self._context.database.write() as writer:
+                await store.park(writer, row, broken)
+        async with self._context.database.read() as reader:
+            retry_at: Mapping[Uid, float] = await store.parked_uids(reader, row.id, changes.cursor.uid_validity)
+        return UidSet(uid for uid, at in retry_at.items() if at > now)

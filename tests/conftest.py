@@ -1,0 +1,131 @@
+"""Fixtures for all tests.
+
+Laws: an async test that blocks the loop fails (blockbuster); every test runs on uvloop, as the service does; property
+tests are the same on every run; nothing is written outside of ``tmp_path`` and the servers' own folders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import uvloop
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from servers.dovecot import Dovecot
+from servers.pymap import Pymap
+
+# `default` is quick and the same on every run; `wide` looks further (`--hypothesis-profile=wide`, before a release).
+hypothesis.settings.register_profile(
+    "default", derandomize=True, deadline=None, database=None, max_examples=100, print_blob=True
+)
+hypothesis.settings.register_profile("wide", deadline=None, database=None, max_examples=2000, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_loops: runs on uvloop and on asyncio's own loop")
+    if not config.getoption("--hypothesis-profile", default=None):
+        hypothesis.settings.load_profile("default")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The service runs on uvloop, so the tests do; ``both_loops`` adds asyncio's own for what sits on the transport."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.get_closest_marker("both_loops"):
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
+
+
+# Where blocking is allowed while a loop runs, and why. `aiosqlite` and `asyncio.to_thread` need no entry: what they do
+# happens in threads, where no loop runs.
+_MAY_BLOCK: tuple[tuple[str, set[str]], ...] = (
+    # Imports on first use (a lazily loaded codec, a TLS backend) read files once in a process.
+    ("<frozen importlib._bootstrap>", {"_find_and_load"}),
+    # A traceback that is being shown reads source lines.
+    ("traceback.py", {"format_exception", "print_exception", "format_exception_only"}),
+    ("_pytest/assertion/rewrite.py", {"exec_module"}),
+)
+
+
+@pytest.fixture(autouse=True)
+def blockbuster() -> Iterator[BlockBuster]:
+    """On in every test: a blocking call while a loop runs raises BlockingError."""
+    with blockbuster_ctx() as guard:
+        for function in guard.functions.values():
+            for filename, names in _MAY_BLOCK:
+                function.can_block_in(filename, names)
+        yield guard
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """An empty data folder for a service or a store."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The configuration of whoever runs the tests must not reach them."""
+    for name in list(os.environ):
+        if name.startswith(("MAILMILL_", "IMAP_", "CEREBRAS_", "OPENAI_")) or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
+
+
+# -- servers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def dovecot() -> Iterator[Dovecot]:
+    """One Dovecot with everything (QRESYNC). Tests share it, so each takes a user of its own: ``mail_user``."""
+    with Dovecot() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dovecot_condstore() -> Iterator[Dovecot]:
+    """A Dovecot that announces CONDSTORE but no QRESYNC and no LIST-STATUS."""
+    with Dovecot(tier="condstore") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dovecot_plain() -> Iterator[Dovecot]:
+    """A Dovecot that announces little more than IMAP4rev1 and IDLE: the plain tier."""
+    with Dovecot(tier="plain") as server:
+        yield server
+
+
+@pytest.fixture
+def start_dovecot() -> Iterator[Callable[..., Awaitable[Dovecot]]]:
+    """``await start_dovecot(**options)``: a server of the test's own, to restart, stop or configure as it likes."""
+    with contextlib.ExitStack() as running:
+
+        async def start(**options: Any) -> Dovecot:
+            return await asyncio.to_thread(running.enter_context, Dovecot(**options))
+
+        yield start
+
+
+@pytest.fixture
+def mail_user(dovecot: Dovecot) -> str:
+    """A user of ``dovecot`` whose mailboxes are empty."""
+    return dovecot.new_user()
+
+
+@pytest.fixture(scope="session")
+def pymap() -> Iterator[Pymap]:
+    """One pymap with its demo data. Its mail is shared: a test that changes it starts its own ``with Pymap()``."""
+    with Pymap() as server:
+        yield server

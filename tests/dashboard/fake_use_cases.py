@@ -1,0 +1,522 @@
+"""A small application behind the API: some accounts, some mail, an event log that can be added to."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mailmill.api.contract import JsonObject
+from mailmill.errors import InvalidRequestError, NotFoundError
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def _ago(**span: float) -> str:
+    return (NOW - timedelta(**span)).isoformat().replace("+00:00", "Z")
+
+
+def _account(name: str, email: str, state: str, **more: Any) -> JsonObject:
+    return {
+        "account": name,
+        "email": email,
+        "state": state,
+        "stateReason": "",
+        "stateChangedAt": _ago(hours=7),
+        "backlog": "process",
+        "mailboxes": 12,
+        "messages": 4_812,
+        "lastSyncAt": _ago(seconds=40),
+        "secondsSinceLastRoundTrip": 12.0,
+        "connections": 1,
+        "push": "idle",
+        "progress": None,
+        **more,
+    }
+
+
+ACCOUNTS = [
+    _account("support", "support@northwind.example", "connected"),
+    _account(
+        "finance",
+        "invoices@northwind.example",
+        "syncing",
+        messages=3_180,
+        mailboxes=6,
+        lastSyncAt=None,
+        progress={"stored": 3_180, "total": 5_000},
+        connections=3,
+        secondsSinceLastRoundTrip=0.4,
+    ),
+    _account(
+        "security",
+        "security@northwind.example",
+        "authenticationError",
+        stateReason="imap.northwind.example refused the credentials for 'security': [AUTHENTICATIONFAILED] Invalid "
+        "password. Set a new password for the account; it is not tried again before.",
+        messages=941,
+        mailboxes=4,
+        lastSyncAt=_ago(hours=7),
+        connections=0,
+        secondsSinceLastRoundTrip=25_200.0,
+    ),
+    _account(
+        "archive",
+        "archive@northwind.example",
+        "connected",
+        messages=120_377,
+        mailboxes=31,
+        push="poll",
+        backlog="store",
+    ),
+]
+
+
+def _message(
+    number: int, account: str, sender: tuple[str, str], subject: str, ago: dict[str, float], **more: Any
+) -> JsonObject:
+    return {
+        "id": str(number),
+        "account": account,
+        "uid": 4_000 + number,
+        "path": "INBOX",
+        "flags": ["\\Seen"] if number % 2 else [],
+        "subject": subject,
+        "from": {"name": sender[0], "address": sender[1]},
+        "date": _ago(**ago),
+        "size": 18_400 + number * 731,
+        "status": "completed",
+        "threat": {"verdict": "clean", "score": 2.0},
+        "category": "personal",
+        "summary": None,
+        "historical": False,
+        **more,
+    }
+
+
+MESSAGES = [
+    _message(
+        914,
+        "finance",
+        ("Northwind IT Support", "it-desk@n0rthwind-accounts.example"),
+        "Action required: your mailbox will be closed today",
+        {"seconds": 21},
+        threat={"verdict": "malicious", "score": 91.0},
+        category="security",
+        summary="Claims that the mailbox is over quota and asks to sign in within two hours to keep receiving mail.",
+    ),
+    _message(
+        913,
+        "support",
+        ("Maya Lindqvist", "maya@lindqvist.example"),
+        "Re: Order 48213 arrived with a broken lid",
+        {"minutes": 2},
+        summary="The replacement arrived intact. She asks whether the broken one should be sent back.",
+    ),
+    _message(
+        912,
+        "finance",
+        ("Hetzel Papier GmbH", "rechnung@hetzel.example"),
+        "Rechnung 2026-1187 über 1.284,50 €",
+        {"minutes": 6},
+        category="receipt",
+        summary="Invoice for 1,284.50 € due on 5 December; the PDF is attached.",
+        threat={"verdict": "clean", "score": 4.0},
+    ),
+    _message(
+        911,
+        "support",
+        ("", "noreply@parcel-tracking.example"),
+        "Your parcel could not be delivered — confirm your address",
+        {"minutes": 11},
+        threat={"verdict": "suspicious", "score": 48.0},
+        category="notification",
+        summary="Asks to confirm a delivery address through a link whose text names another site.",
+    ),
+    _message(
+        910,
+        "support",
+        ("Jonas Weber", "jonas.weber@contoso.example"),
+        "Invitation: Quarterly review @ Thu 26 Nov 14:00–15:00 (CET)",
+        {"minutes": 34},
+        category="calendar",
+        summary="Meeting on Thursday 26 November at 14:00; agenda and dial-in are attached.",
+        status="processing",
+        threat=None,
+    ),
+    _message(
+        909,
+        "archive",
+        ("The Weekly Loop", "hello@weeklyloop.example"),
+        "Asyncio without tears, a database in one file, and why your queue is slow",
+        {"hours": 1.4},
+        category="newsletter",
+        path="Newsletters/Tech",
+        summary="Three articles on asyncio task groups, embedded databases and queue latency.",
+    ),
+    _message(
+        908,
+        "support",
+        ("Łukasz Żółw", "lukasz@żółw.example"),
+        "Zapytanie o fakturę",
+        {"hours": 3},
+        status="failed",
+        category=None,
+        threat={"verdict": "clean", "score": 0.0},
+    ),
+    _message(
+        907,
+        "finance",
+        ("Stripe", "receipts@stripe.example"),
+        "Your receipt from Plainfield Software #2041-7782",
+        {"hours": 26},
+        category="receipt",
+        summary="Receipt for 29.00 USD, paid with the card ending in 4242.",
+        historical=True,
+    ),
+    _message(
+        906,
+        "support",
+        ("", ""),
+        "",
+        {"days": 3},
+        status="pending",
+        threat=None,
+        category=None,
+        historical=True,
+    ),
+    _message(
+        905,
+        "archive",
+        ("GitLab", "gitlab@mg.gitlab.example"),
+        "mailmill | Pipeline #88121 has passed for main",
+        {"days": 20},
+        category="notification",
+        path="Archive/2026",
+        summary="The pipeline for main passed in 6 minutes 12 seconds.",
+        historical=True,
+    ),
+]
+
+FINDINGS = [
+    {
+        "id": "links.text_differs_from_target",
+        "family": "links",
+        "severity": "high",
+        "score": 38.0,
+        "evidence": "the text says https://mail.northwind.example/quota, the link goes to http://185.203.0.113/nw/login.php",
+    },
+    {
+        "id": "sender.lookalike_domain",
+        "family": "sender",
+        "severity": "high",
+        "score": 30.0,
+        "evidence": "n0rthwind-accounts.example resembles northwind.example, the domain of this account",
+    },
+    {
+        "id": "authentication.dmarc_failed",
+        "family": "authentication",
+        "severity": "medium",
+        "score": 18.0,
+        "evidence": "mx.northwind.example: spf=softfail dkim=none dmarc=fail (p=reject)",
+    },
+    {
+        "id": "content.urgency",
+        "family": "content",
+        "severity": "low",
+        "score": 5.0,
+        "evidence": "“within two hours”, “will be closed today”",
+    },
+]
+
+HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
+
+TEXT = """Dear colleague,
+
+Your mailbox invoices@northwind.example has used 99 % of its space and will be closed today.
+
+To keep receiving mail, sign in within two hours:
+https://mail.northwind.example/quota
+
+Northwind IT Support
+"""
+
+
+class FakeUseCases:
+    """Satisfies ``contract.UseCases``. ``calls`` records what was asked; ``arrive`` makes a message arrive."""
+
+    def __init__(self, *, empty: bool = False) -> None:
+        self.account_rows: list[JsonObject] = [] if empty else [dict(row) for row in ACCOUNTS]
+        self.message_rows: list[JsonObject] = [] if empty else [dict(row) for row in MESSAGES]
+        self.event_rows: list[JsonObject] = []
+        self.calls: list[tuple[Any, ...]] = []
+        self.is_ready = True
+        self.failure: Exception | None = None
+        self.waiting_for_events = asyncio.Event()
+        self.events_cancelled = asyncio.Event()
+        self._news = asyncio.Event()
+        self.figures: dict[str, Any] = (
+            {"pending": 0, "processing": 0, "completed": 0, "failed": 0, "oldestSeconds": None}
+            if empty
+            else {"pending": 38, "processing": 4, "completed": 129_266, "failed": 2, "oldestSeconds": 3.2}
+        )
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def arrive(self, message: JsonObject) -> None:
+        self.message_rows.insert(0, message)
+        self.figures["completed"] += 1
+        self.raise_event("messageNew", message)
+
+    def raise_event(self, name: str, message: JsonObject) -> None:
+        number = str(len(self.event_rows) + 1)
+        self.event_rows.append(
+            {
+                "id": number,
+                "event": name,
+                "account": message["account"],
+                "path": message["path"],
+                "specialUse": None,
+                "date": message["date"],
+                "data": {"id": message["id"], "subject": message["subject"]},
+            }
+        )
+        self._news.set()
+
+    async def health(self) -> JsonObject:
+        return {"status": "ok", "version": "0.1.0", "uptimeSeconds": 3.5}
+
+    async def ready(self) -> tuple[bool, JsonObject]:
+        return self.is_ready, {"ready": self.is_ready, "database": "ok", "accounts": {"connected": 2}}
+
+    async def status(self) -> JsonObject:
+        self._fail()
+        states: dict[str, int] = {}
+        for row in self.account_rows:
+            states[row["state"]] = states.get(row["state"], 0) + 1
+        empty = not self.account_rows
+        return {
+            "accounts": states,
+            "queue": dict(self.figures),
+            "deliveries": {"pending": 1, "sending": 1, "delivered": 0 if empty else 12_408, "failed": 0},
+            "node": {
+                "id": "mill-1",
+                "version": "0.1.0",
+                "startedAt": _ago(hours=7, minutes=12),
+                "roles": ["sync", "process", "alert", "api"],
+            },
+            "messages": sum(row["messages"] for row in self.account_rows),
+            "threats": {} if empty else {"clean": 128_811, "suspicious": 402, "malicious": 57},
+            "cursor": str(len(self.event_rows)),
+        }
+
+    async def accounts(self) -> list[JsonObject]:
+        self._fail()
+        return self.account_rows
+
+    async def account(self, name: str) -> JsonObject:
+        self._fail()
+        for row in self.account_rows:
+            if row["account"] == name:
+                return row
+        raise NotFoundError(f"there is no account {name!r}", hint="`mailmill account list` shows them")
+
+    async def check_account(self, name: str) -> JsonObject:
+        self.calls.append(("check_account", name))
+        await self.account(name)
+        return {
+            "account": name,
+            "ok": name != "security",
+            "host": "imap.northwind.example:993",
+            "tls": "implicit",
+            "login": name != "security",
+            "capabilities": ["IMAP4REV1", "IDLE", "QRESYNC"],
+            "tier": "qresync",
+            "push": "idle",
+            "mailboxes": 12,
+            "error": None
+            if name != "security"
+            else {
+                "code": "authentication",
+                "message": "the server refused the credentials",
+                "hint": "set a new password",
+            },
+        }
+
+    async def mailboxes(self, account: str) -> list[JsonObject]:
+        await self.account(account)
+        return [
+            {
+                "path": "INBOX",
+                "specialUse": None,
+                "delimiter": "/",
+                "messages": 812,
+                "uidValidity": 1_700_000_000,
+                "uidNext": 4_915,
+                "highestModSeq": 88_120,
+                "uncovered": 0,
+                "lastSyncAt": _ago(seconds=40),
+            }
+        ]
+
+    async def messages(
+        self,
+        *,
+        account: str | None,
+        path: str | None,
+        page_size: int,
+        cursor: str | None,
+        status: str | None = None,
+        verdict: str | None = None,
+    ) -> JsonObject:
+        self._fail()
+        self.calls.append(("messages", account, path, page_size, cursor, status, verdict))
+        if account is not None:
+            await self.account(account)
+        if cursor is not None and not cursor.isdecimal():
+            raise InvalidRequestError("that is not a cursor of ours", hint="start again without one")
+        rows = [
+            row
+            for row in self.message_rows
+            if (account is None or row["account"] == account)
+            and (path is None or row["path"] == path)
+            and (status is None or row["status"] == status)
+            and (verdict is None or (row["threat"] or {}).get("verdict") == verdict)
+        ]
+        start = int(cursor or 0)
+        page = rows[start : start + page_size]
+        return {"messages": page, "nextCursor": str(start + page_size) if start + page_size < len(rows) else None}
+
+    async def message(self, account: str, message_id: str) -> JsonObject:
+        self._fail()
+        await self.account(account)
+        for row in self.message_rows:
+            if row["account"] == account and row["id"] == message_id:
+                return self._detail(row)
+        raise NotFoundError(f"there is no message {message_id!r}", account=account)
+
+    def _detail(self, row: JsonObject) -> JsonObject:
+        threat = row["threat"]
+        failed = row["status"] == "failed"
+        findings = (
+            FINDINGS
+            if threat and threat["verdict"] == "malicious"
+            else FINDINGS[3:]
+            if threat and threat["score"]
+            else []
+        )
+        results = {
+            "threat": {"version": 1, "value": threat, "seconds": 0.0021, "finishedAt": row["date"], "attempts": 1},
+            "category": {
+                "version": 1,
+                "value": {"category": row["category"], "evidence": ["List-Unsubscribe is missing", "From: no-reply"]},
+                "seconds": 0.0003,
+                "finishedAt": row["date"],
+                "attempts": 1,
+            },
+            "summary": {
+                "version": 1,
+                "value": {"summary": row["summary"], "sentences": 1},
+                "seconds": 0.0011,
+                "finishedAt": row["date"],
+                "attempts": 2,
+            },
+        }
+        return {
+            **row,
+            "to": [{"name": "", "address": "invoices@northwind.example"}],
+            "cc": [{"name": "Accounts", "address": "accounts@northwind.example"}],
+            "replyTo": [],
+            "headers": [
+                ["Received", "from mail.example by mx.northwind.example; Sat, 21 Nov 2026 22:20:11 +0000"],
+                ["Subject", row["subject"]],
+                ["X-Hostile", HOSTILE],
+            ],
+            "text": {"plain": TEXT + HOSTILE, "html": "<p>Dear colleague</p>", "hasMore": False},
+            "attachments": [
+                {
+                    "id": "2",
+                    "filename": "quota-report.pdf.html",
+                    "contentType": "text/html",
+                    "sizeBytes": 48_211,
+                    "inline": False,
+                }
+            ],
+            "places": [{"path": row["path"], "uid": row["uid"], "flags": row["flags"]}],
+            "results": results if row["status"] == "completed" else {},
+            "work": [{"processor": "invoice", "state": "failed", "attempt": 5, "error": "TimeoutError: took over 30 s"}]
+            if failed
+            else [],
+            "threat": None if threat is None else {**threat, "findings": findings},
+        }
+
+    async def message_source(self, account: str, message_id: str) -> bytes:
+        await self.message(account, message_id)
+        return b"Subject: hello\r\n\r\n<script>alert(1)</script>\r\n"
+
+    async def events(self, after: int, limit: int, wait_seconds: float) -> JsonObject:
+        self._fail()
+        try:
+            if wait_seconds and len(self.event_rows) <= after:
+                self.waiting_for_events.set()
+                self._news.clear()
+                try:
+                    async with asyncio.timeout(wait_seconds):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+        except asyncio.CancelledError:
+            self.events_cancelled.set()
+            raise
+        rows = self.event_rows[after : after + limit]
+        return {"events": rows, "cursor": rows[-1]["id"] if rows else str(after)}
+
+    async def sync(self, accounts: list[str] | None, *, process: bool) -> JsonObject:
+        self.calls.append(("sync", accounts, process))
+        for name in accounts or []:
+            await self.account(name)
+        row = {
+            "mailboxes": 12,
+            "new": 1,
+            "updated": 0,
+            "expunged": 0,
+            "bytes": 2_048,
+            "seconds": 0.011,
+            "round_trips": 1,
+        }
+        return {
+            "seconds": 0.02,
+            "accounts": [
+                {"account": account["account"], **row, "connections_opened": 0, "error": None}
+                for account in self.account_rows
+            ],
+        }
+
+    async def queue(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]:
+        self.calls.append(("queue", state, processor, limit))
+        return [
+            {
+                "messageId": "908",
+                "account": "support",
+                "processor": "invoice",
+                "version": 1,
+                "state": "failed",
+                "priority": 0,
+                "attempt": 5,
+                "crashes": 0,
+                "runAt": None,
+                "enqueuedAt": _ago(hours=3),
+                "error": "TimeoutError: took over 30 s",
+                "subject": "Zapytanie o fakturę",
+            }
+        ]
+
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+        self.calls.append(("retry", message_ids, processor))
+        self.figures["failed"] = 0
+        return 2
+
+    async def metrics(self) -> bytes:
+        return b"# TYPE mailmill_up gauge\nmailmill_up 1\n"

@@ -1,0 +1,164 @@
+"""One account in sync: store, connections and `AccountSync`, without workers, alerts or API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sqlalchemy import select, text
+
+from mailmill.imap.connection import ConnectionSettings, ImapConnection
+from mailmill.imap.pool import PoolSettings
+from mailmill.imap.providers import GENERIC
+from mailmill.model import Backlog, Credentials, Endpoint
+from mailmill.store import accounts, event_log
+from mailmill.store.blobs import BlobStore
+from mailmill.store.database import Database
+from mailmill.store.event_log import EventRow
+from mailmill.store.messages import WorkPlan
+from mailmill.store.tables import blob, mailbox, message, place
+from mailmill.sync.account_sync import AccountSettings, AccountSync
+from mailmill.sync.context import SyncContext, SyncLimits
+from mailmill.sync.holdings import Holdings
+from mailmill.sync.report import PassReport
+
+PROCESSORS = (("threat", 1), ("summary", 1))
+
+
+@dataclass(slots=True)
+class SyncedAccount:
+    """An account and the store it is synced into. ``connections`` are all that were opened, in order."""
+
+    database: Database
+    blobs: BlobStore
+    sync: AccountSync
+    account_id: int
+    connections: list[ImapConnection] = field(default_factory=list)
+
+    async def once(self) -> PassReport:
+        """A complete pass that must not meet an error."""
+        report = await self.sync.sync_now()
+        assert not report.errors, report.errors
+        return report
+
+    async def events(self) -> list[EventRow]:
+        async with self.database.read() as connection:
+            return await event_log.read_after(connection, 0, 100_000)
+
+    async def wait_for(self, condition: Callable[[Sequence[EventRow]], bool]) -> list[EventRow]:
+        """Until the event log satisfies ``condition``; a hint wakes it, nothing is slept through."""
+        async with asyncio.timeout(30):
+            with self.database.wake.events.subscribe() as hints:
+                while not condition(rows := await self.events()):
+                    await hints.wait(5)
+        return rows
+
+    async def held(self, path: str = "INBOX") -> dict[int, frozenset[str]]:
+        """UID → flags of the living places, as the store has them."""
+        wanted = (
+            select(place.c.uid, place.c.flags)
+            .join(mailbox, mailbox.c.id == place.c.mailbox_id)
+            .where(mailbox.c.path == path, place.c.expunged_at.is_(None))
+        )
+        async with self.database.read() as connection:
+            return {row.uid: frozenset(row.flags.split()) for row in await connection.execute(wanted)}
+
+    async def message_ids(self, path: str = "INBOX") -> dict[int, int]:
+        """UID → message id."""
+        wanted = (
+            select(place.c.uid, place.c.message_id)
+            .join(mailbox, mailbox.c.id == place.c.mailbox_id)
+            .where(mailbox.c.path == path, place.c.expunged_at.is_(None))
+        )
+        async with self.database.read() as connection:
+            return {row.uid: row.message_id for row in await connection.execute(wanted)}
+
+    async def contents(self, path: str = "INBOX") -> dict[int, bytes]:
+        """UID → raw message, read back from the segments."""
+        wanted = (
+            select(place.c.uid, blob)
+            .join(mailbox, mailbox.c.id == place.c.mailbox_id)
+            .join(message, message.c.id == place.c.message_id)
+            .join(blob, blob.c.sha256 == message.c.sha256)
+            .where(mailbox.c.path == path, place.c.expunged_at.is_(None))
+        )
+        async with self.database.read() as connection:
+            rows = (await connection.execute(wanted)).all()
+        from mailmill.store.blobs import BlobRef
+
+        return {
+            row.uid: await self.blobs.get(BlobRef(row.sha256, row.segment, row.offset_bytes, row.size_bytes))
+            for row in rows
+        }
+
+    async def scalar(self, statement: str) -> object:
+        async with self.database.read() as connection:
+            return await connection.scalar(text(statement))
+
+
+@contextlib.asynccontextmanager
+async def synced_account(
+    data_dir: Path,
+    endpoint: Endpoint,
+    credentials: Credentials,
+    *,
+    backlog: Backlog = Backlog.PROCESS,
+    limits: SyncLimits | None = None,
+    pool_size: int = 3,
+    poll_interval_seconds: float = 300.0,
+    connection: ConnectionSettings | None = None,
+    mailboxes: Sequence[str] = ("*",),
+    running: bool = True,
+) -> AsyncIterator[SyncedAccount]:
+    """Opened on ``data_dir`` (again, if it was there before) and, if ``running``, kept in sync for the block."""
+    database = await Database.open(f"sqlite+aiosqlite:///{data_dir}/mailmill.db", data_dir=data_dir)
+    try:
+        blobs = BlobStore(data_dir / "blobs")
+        settings = connection or ConnectionSettings()
+        if settings.spool_dir is None:
+            settings = replace(settings, spool_dir=data_dir)
+        async with database.write() as writer:
+            row = await accounts.ensure_account(
+                writer, name="work", email="", backlog=backlog, credential_mark=credentials.password, now=time.time()
+            )
+        opened: list[ImapConnection] = []
+
+        async def connect() -> ImapConnection:
+            made = await ImapConnection.open(endpoint, settings)
+            opened.append(made)
+            await made.authenticate(credentials)
+            return made
+
+        context = SyncContext(
+            database=database,
+            blobs=blobs,
+            account="work",
+            account_id=row.id,
+            work=WorkPlan(processors=PROCESSORS, backlog=backlog),
+            holdings=Holdings(database),
+            limits=limits or SyncLimits(),
+        )
+        sync = AccountSync(
+            context,
+            AccountSettings(mailboxes, PoolSettings(size=pool_size), poll_interval_seconds),
+            connect=connect,
+            provider=GENERIC,
+            state=row.state,
+            reason=row.state_reason,
+            initialized=row.initialized_at is not None,
+            slots=asyncio.Semaphore(4),
+        )
+        account = SyncedAccount(database, blobs, sync, row.id, opened)
+        task = asyncio.create_task(sync.run()) if running else None
+        try:
+            yield account
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+    finally:
+        await database.close()

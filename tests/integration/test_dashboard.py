@@ -1,0 +1,197 @@
+"""The page, in a real browser (headless Chromium)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from dashboard.browser import Page, browser
+from dashboard.clients import TOKEN
+from dashboard.fake_use_cases import HOSTILE, FakeUseCases
+from mailmill.api.access import Access
+from mailmill.api.application import create_app
+from mailmill.api.server import HttpServer, ListenSettings, listening
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+SHOWN = "document.getElementById('message-list').getAttribute('aria-busy') === 'false'"
+ROWS = "[...document.querySelectorAll('.message .subject')].map((subject) => subject.textContent)"
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Page]:
+    assert CHROMIUM, "these tests need a Chromium: apt-get install chromium"
+    async with browser(CHROMIUM, tmp_path / "profile") as tab:
+        await tab.look(width=1360, height=900)
+        yield tab
+
+
+class Service:
+    """An API that listens, and what stands behind it."""
+
+    def __init__(self, fake: FakeUseCases, port: int = 0) -> None:
+        self.fake = fake
+        self.access = Access(TOKEN)
+        self.port = port
+
+    def listening(self) -> AbstractAsyncContextManager[HttpServer]:
+        return listening(create_app(self.fake, self.access), ListenSettings(port=self.port, grace_seconds=1))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def enter(self, page: Page) -> None:
+        await page.go(f"{self.url}/login?code={self.access.new_link_code()}")
+        await page.wait_until(f"location.pathname === '/' && {SHOWN}")
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    running = Service(FakeUseCases())
+    async with running.listening() as server:
+        running.port = server.port or 0
+        yield running
+
+
+async def test_the_link_shows_accounts_queue_and_messages(page: Page, service: Service) -> None:
+    await service.enter(page)
+    assert await page.run(ROWS) == [row["subject"] or "(no subject)" for row in service.fake.message_rows]
+    text = await page.run("document.body.innerText")
+    for shown in (
+        "1 account needs attention",
+        "Login refused",
+        "Invalid password",
+        "3,180 of 5,000",
+        "Malicious 91",
+        "Suspicious 48",
+        "Processing failed",
+        "129,266",
+        "12,408",
+        "Oldest waits 3 s",
+    ):
+        assert shown in text
+    assert page.problems == []
+    assert [url for url in page.requested if not url.startswith(service.url)] == [], "nothing comes from outside"
+
+
+async def test_a_new_message_appears_by_itself(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await service.fake.waiting_for_events.wait()
+    service.fake.arrive({**service.fake.message_rows[1], "id": "999", "uid": 4_999, "subject": "Just in " + HOSTILE})
+    await page.wait_until(f"{ROWS}[0].startsWith('Just in')")
+    await page.wait_until("document.getElementById('live').textContent === '1 new message'")
+    assert await page.run(f"{ROWS}[0]") == "Just in " + HOSTILE
+    assert await page.run("document.title") == "mailmill"
+    assert page.problems == []
+
+
+async def test_a_message_opens_with_its_verdict_and_as_text_only(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.querySelector('.message').click()")
+    await page.wait_until("document.querySelectorAll('#panel .findings li').length === 4")
+    text = await page.run("document.getElementById('panel').innerText")
+    for shown in (
+        "Action required: your mailbox will be closed today",
+        "Northwind IT Support <it-desk@n0rthwind-accounts.example>",
+        "Malicious, score 91 of 100: 4 findings",
+        "Text differs from target",
+        "the link goes to http://185.203.0.113/nw/login.php",
+        "DMARC failed",
+        "quota-report.pdf.html",
+        HOSTILE.split(">", maxsplit=1)[0],
+    ):
+        assert shown in text
+    assert await page.run("document.querySelectorAll('img[src=x], #panel script').length") == 0
+    assert await page.run("document.title") == "mailmill"
+    assert await page.run("location.hash") == "#finance/914"
+
+    await page.run("document.getElementById('panel-close').click()")
+    await page.wait_until("!document.getElementById('panel').open && location.hash === ''")
+    assert page.problems == []
+
+
+async def test_failed_work_is_retried_from_the_page(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.getElementById('retry').click()")
+    await page.wait_until("document.getElementById('notice').textContent === '2 jobs in the queue again'")
+    assert ("retry", None, None) in service.fake.calls
+    await page.wait_until("document.getElementById('retry').hidden")
+    await page.run("document.getElementById('sync').click()")
+    await page.wait_until("document.getElementById('notice').textContent.startsWith('Synced in')")
+    assert page.problems == []
+
+
+async def test_the_filters_ask_for_their_messages(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.querySelector('[data-filter=\"verdict=malicious\"]').click()")
+    await page.wait_until(
+        f"{ROWS}.length === 1 && document.querySelector('.message .verdict').innerText === 'Malicious 91'"
+    )
+    service.fake.message_rows.clear()
+    await page.run("document.querySelector('[data-filter=\"status=failed\"]').click()")
+    await page.wait_until("document.getElementById('no-messages').innerText.includes('Nothing has failed')")
+
+
+async def test_the_page_tells_when_the_service_is_gone_and_recovers(page: Page) -> None:
+    service = Service(FakeUseCases())
+    async with service.listening() as server:
+        service.port = server.port or 0
+        await service.enter(page)
+    await page.wait_until("!document.getElementById('offline').hidden")
+    assert "cannot be reached" in await page.run("document.getElementById('offline').innerText")
+    assert await page.run("document.getElementById('service').innerText") == "Cannot be reached"
+    assert len(await page.run(ROWS)) == len(service.fake.message_rows), "what was known stays in view"
+    async with service.listening():
+        await page.wait_until("document.getElementById('offline').hidden")
+        await page.wait_until("document.getElementById('service').innerText === '1 account needs attention'")
+
+
+async def test_a_session_that_has_ended_leads_to_the_form(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.getElementById('logout').click()")
+    await page.wait_until("location.pathname === '/login' && !document.getElementById('enter').disabled")
+    await page.run("document.getElementById('token').value = 'wrong'; document.querySelector('form').requestSubmit()")
+    await page.wait_until("document.getElementById('problem').textContent.includes('not the API token')")
+    await page.run(
+        f"document.getElementById('token').value = '{TOKEN}'; document.querySelector('form').requestSubmit()"
+    )
+    await page.wait_until(f"location.pathname === '/' && {SHOWN}")
+
+
+async def test_a_used_link_says_what_to_do(page: Page, service: Service) -> None:
+    await page.go(f"{service.url}/login?code=used")
+    await page.wait_until("document.body.innerText.includes('mailmill status')")
+
+
+async def test_with_nothing_yet_it_says_what_to_do(page: Page) -> None:
+    service = Service(FakeUseCases(empty=True))
+    async with service.listening() as server:
+        service.port = server.port or 0
+        await service.enter(page)
+        text = await page.run("document.body.innerText")
+        assert page.problems == []
+    for shown in (
+        "Running, no accounts yet",
+        "No accounts yet.",
+        "[accounts.work]",
+        "mailmill demo",
+        "No messages yet.",
+    ):
+        assert shown in text
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+async def test_a_narrow_screen_needs_no_sideways_scrolling(page: Page, service: Service, dark: bool) -> None:
+    await page.look(width=360, height=740, dark=dark)
+    await service.enter(page)
+    assert await page.run("document.documentElement.scrollWidth") <= 360
+    await page.run("document.querySelector('.message').click()")
+    await page.wait_until("document.querySelector('#panel .findings')")
+    assert await page.run("document.getElementById('panel').scrollWidth") <= 360
+    grounds = {False: "rgb(245, 244, 240)", True: "rgb(18, 21, 23)"}
+    assert await page.run("getComputedStyle(document.body).backgroundColor") == grounds[dark]

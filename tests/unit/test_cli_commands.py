@@ -1,0 +1,218 @@
+"""The commands against a service on a unix socket."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_service import DETAIL, ESCAPE, MESSAGE, SOURCE, CannedUseCases, account, running_service
+
+from mailmill.cli.main import main
+
+
+@pytest.fixture
+def service(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedUseCases]:
+    monkeypatch.setenv("MAILMILL_SERVICE__DATA_DIR", str(data_dir))
+    use_cases = CannedUseCases()
+    with running_service(data_dir / "mailmill.sock", use_cases):
+        yield use_cases
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], service: CannedUseCases) -> Run:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def as_json(result: tuple[int, str, str]) -> Any:
+    code, out, err = result
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_sync_asks_and_prints_exactly_the_contracts_object(run: Run, service: CannedUseCases) -> None:
+    report = as_json(run("sync", "--json"))
+    assert set(report) == {"seconds", "accounts"}
+    assert [each["account"] for each in report["accounts"]] == ["home", "work"]
+    as_json(run("sync", "-a", "work", "--account", "home", "--no-process", "--json"))
+    assert [call for call in service.calls if call[0] == "sync"] == [
+        ("sync", (None, True)),
+        ("sync", (["work", "home"], False)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("codes", "exit_code"),
+    [
+        ({}, 0),
+        ({"home": "authentication"}, 4),
+        ({"home": "authentication", "work": "connect"}, 4),
+        ({"home": "connect", "work": "poolTimeout"}, 5),
+        ({"home": "connect", "work": "certificate"}, 1),
+        ({"home": "protocol"}, 1),
+    ],
+)
+def test_sync_exits_by_what_failed(run: Run, service: CannedUseCases, codes: dict[str, str], exit_code: int) -> None:
+    service.sync_errors = {name: {"code": c, "message": f"no{ESCAPE}", "hint": "do so"} for name, c in codes.items()}
+    code, out, err = run("sync")
+    assert code == exit_code
+    for name, each in codes.items():
+        assert each in out and f"account '{name}': no" in err and "hint: do so" in err
+    assert "\x1b" not in out + err
+    assert run("sync", "--json")[0] == exit_code
+
+
+def test_sync_draws_bars_for_a_first_sync(run: Run, service: CannedUseCases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailmill.cli.output.Output.shows_progress", True)
+    service.account_list = [account("home", progress={"stored": 250, "total": 1000}), account("work")]
+    service.sync_may_end.clear()
+    accounts = service.accounts
+
+    async def asked_twice() -> list[dict[str, Any]]:
+        service.calls.append(("accounts", None))
+        if service.calls.count(("accounts", None)) == 2:
+            service.sync_may_end.set()
+        return await accounts()
+
+    monkeypatch.setattr(service, "accounts", asked_twice)
+    drawn: list[tuple[str, float, float | None]] = []
+    from rich.progress import Progress
+
+    update = Progress.update
+
+    def watched(progress: Progress, task: Any, **changes: Any) -> None:
+        update(progress, task, **changes)
+        drawn.extend((each.description, each.completed, each.total) for each in progress.tasks)
+
+    monkeypatch.setattr(Progress, "update", watched)
+    code, out, _ = run("sync")
+    assert code == 0 and "RESULT" in out
+    assert set(drawn) == {("home", 250, 1000)}
+
+
+def test_status(run: Run) -> None:
+    figures = as_json(run("status", "--json"))
+    assert figures["queue"]["pending"] == 3
+    code, out, err = run("status")
+    assert code == 0
+    assert "running" in out and "3 pending · 1 processing · 1,200 completed · 2 failed" in out and "connected" in out
+    assert "/login?code=" in err and "127.0.0.1:8025" in err
+
+
+def test_accounts(run: Run, service: CannedUseCases) -> None:
+    assert [each["account"] for each in as_json(run("account", "list", "--json"))["accounts"]] == ["home", "work"]
+    assert "home" in run("account", "list")[1]
+    assert as_json(run("account", "show", "work", "--json"))["messages"] == 1234
+    assert "1,234" in run("account", "show", "work")[1]
+    assert as_json(run("account", "check", "work", "--json"))["tier"] == "qresync"
+    assert len(as_json(run("account", "check", "--json"))["checks"]) == 2
+    service.check_error = {"code": "certificate", "message": "not trusted", "hint": "name its root in imap.ca_file"}
+    code, _, err = run("account", "check", "work")
+    assert code == 1 and "error: not trusted" in err and "imap.ca_file" in err
+
+
+@pytest.mark.parametrize("command", [("account", "show", "x"), ("message", "read", "9"), ("sync", "-a", "x")])
+def test_what_is_not_there_is_exit_3(run: Run, command: tuple[str, ...]) -> None:
+    code, out, err = run(*command)
+    assert (code, out) == (3, "") and err.startswith("error: no ")
+    code, out, err = run(*command, "--json")
+    assert (code, err) == (3, "") and json.loads(out)["error"]["code"] == "notFound"
+
+
+def test_mailboxes(run: Run) -> None:
+    assert len(as_json(run("mailbox", "list", "--json"))["mailboxes"]) == 2
+    assert as_json(run("mailbox", "list", "--account", "work", "--json"))["mailboxes"][0]["account"] == "work"
+    assert "INBOX" in run("mailbox", "list")[1]
+
+
+def test_envelopes_are_listed_over_pages_up_to_the_limit(run: Run, service: CannedUseCases) -> None:
+    service.pages = [[MESSAGE] * 500, [MESSAGE] * 100, [MESSAGE]]
+    answer = as_json(
+        run("envelope", "list", "-n", "600", "-a", "work", "-m", "INBOX", "--verdict", "malicious", "--json")
+    )
+    assert len(answer["messages"]) == 600 and answer["nextCursor"] == "2"
+    queries = [query for name, query in service.calls if name == "messages"]
+    assert [query["page_size"] for query in queries] == [500, 100]
+    assert {(query["account"], query["path"], query["verdict"]) for query in queries} == {
+        ("work", "INBOX", "malicious")
+    }
+
+
+def test_envelopes_on_paper(run: Run) -> None:
+    code, out, _ = run("envelope", "list")
+    assert code == 0 and "malicious" in out and "[bold]2026[/bold]" in out
+    code, _, err = run("envelope", "list", "--mailbox", "INBOX")
+    assert code == 2 and "error: --mailbox needs --account" in err
+
+
+def test_message(run: Run) -> None:
+    assert as_json(run("message", "read", "7", "--json"))["subject"] == MESSAGE["subject"]
+    code, out, _ = run("message", "read", "7")
+    assert code == 0
+    for shown in ("bill@example.org", "malicious", "attachments.double_extension", "Pay now.", "summary failed: boom"):
+        assert shown in out
+    assert run("message", "read", "7", "--html", "--account", "work")[1] == "<p>Hello <b>there</b></p>\n"
+    assert run("message", "read", "7", "--raw", "--json")[0] == 2
+
+
+def test_a_message_with_html_alone_is_read_all_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETAIL, "text", {"plain": "", "html": "<p>Hello <b>there</b></p>", "hasMore": False})
+    code, out, err = run("message", "read", "7")
+    assert code == 0 and out.endswith("Hello there\n") and "--html" in err
+
+
+def test_nothing_a_stranger_wrote_reaches_the_terminal_as_a_command(run: Run) -> None:
+    for command in (
+        ("message", "read", "7"),
+        ("envelope", "list"),
+        ("queue", "list"),
+        ("message", "read", "7", "--json"),
+    ):
+        _, out, err = run(*command)
+        assert not set("\x1b\x07\u202e\r") & set(out + err), command
+
+
+def test_raw_is_byte_for_byte_in_a_pipe_and_harmless_on_a_terminal(
+    capfdbinary: pytest.CaptureFixture[bytes], service: CannedUseCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["message", "read", "7", "--raw"]) == 0
+    assert capfdbinary.readouterr().out == SOURCE
+    monkeypatch.setattr("mailmill.cli.output.Output.on_terminal", True)
+    assert main(["message", "read", "7", "--raw"]) == 0
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == "Subject: Invoice\n\nHello ␛[31m\ufffd\n".encode()
+
+
+def test_queue(run: Run, service: CannedUseCases) -> None:
+    assert as_json(run("queue", "list", "--state", "failed", "-p", "summary", "--json"))["queue"][0]["attempt"] == 5
+    assert "boom ␛[2J" in run("queue", "list")[1]
+    assert run("queue", "retry", "7", "8")[1] == "4 queued again\n"
+    assert as_json(run("queue", "retry", "--all", "--processor", "summary", "--json")) == {"retried": 4}
+    assert [call for call in service.calls if call[0] in ("queue", "retry")] == [
+        ("queue", {"state": "failed", "processor": "summary", "limit": 50}),
+        ("queue", {"state": None, "processor": None, "limit": 50}),
+        ("retry", (["7", "8"], None)),
+        ("retry", (None, "summary")),
+    ]
+    assert run("queue", "retry")[0] == 2
+    assert run("queue", "retry", "7", "--all")[0] == 2
+
+
+def test_terminal_pictures_hold_all_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("mailmill.cli.output.Output.on_terminal", True)
+    for command in (("status",), ("sync",), ("envelope", "list"), ("queue", "list"), ("account", "list")):
+        code, out, _ = run(*command)
+        assert code == 0 and max(len(line) for line in out.splitlines()) <= 100, command
+    assert "authenticationError" not in out and "connected" in out

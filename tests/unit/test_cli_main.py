@@ -1,0 +1,219 @@
+"""The command line as a whole: what is told where something is wrong, and with which exit code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_service import CannedUseCases, running_service
+
+from mailmill import errors as mailmill_errors
+from mailmill.cli import errors
+from mailmill.cli.main import hoist, main
+from mailmill.errors import AuthenticationError, ConfigurationError, MailmillError
+
+
+def promised_exit_codes() -> dict[str, int]:
+    """Class name → exit code, as the tree in ``mailmill.errors`` tells it; 1 where it tells none."""
+    lines = (mailmill_errors.__doc__ or "").splitlines()
+    found = (re.search(r"(\w+Error)\b(?:.*exit (\d+))?", line) for line in lines if "──" in line)
+    return {match[1]: int(match[2] or 1) for match in found if match}
+
+
+def all_errors(kind: type[MailmillError] = MailmillError) -> list[type[MailmillError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in all_errors(below))]
+
+
+def test_every_error_has_an_exit_code() -> None:
+    promised = promised_exit_codes()
+    assert promised["ConfigurationError"] == 2 and promised["ProtocolError"] == 1
+    for kind in all_errors():
+        if kind.__module__ == mailmill_errors.__name__ and kind is not MailmillError:
+            assert kind.code in errors.EXIT_CODES, kind
+            assert errors.exit_code(kind.code) == promised[kind.__name__], kind
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def call(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("mailmill.cli.invocation.Invocation.call", call)
+
+
+def test_an_error_is_a_line_and_its_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    error = AuthenticationError("the server said\x1b[2J no", hint="use an app password")
+    error.account = "work"
+    raising(monkeypatch, error)
+    assert main(["status"]) == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "error: account 'work': the server said␛[2J no\nhint: use an app password\n"
+    assert main(["status", "--json"]) == 4
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert json.loads(captured.out) == {
+        "error": {
+            "code": "authentication",
+            "message": "account 'work': the server said\x1b[2J no",
+            "hint": "use an app password",
+        }
+    }
+
+
+def test_an_error_inside_a_task_group_is_told_as_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(monkeypatch, ExceptionGroup("group", [ExceptionGroup("inner", [ConfigurationError("taken")])]))
+    assert main(["status"]) == 2
+    assert capsys.readouterr().err == "error: taken\n"
+
+
+def test_what_nobody_foresaw_shows_its_traceback_only_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(monkeypatch, KeyError("x"))
+    assert main(["status"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: unexpected: KeyError: 'x'\nhint: ") and "Traceback" not in shown
+    assert main(["status", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    raising(monkeypatch, KeyboardInterrupt())
+    assert main(["status"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "no such command 'nonsense'"),
+        (["sync", "--nonsense"], "no such option: --nonsense"),
+        (["message", "read"], "missing argument"),
+        (["envelope", "list", "--verdict", "good"], "'good' is not one of"),
+        (["envelope", "list", "-n", "0"], "greater than or equal to 1"),
+        (["account"], "missing command"),
+    ],
+)
+def test_a_wrong_command_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err.lower()
+    assert shown.startswith("error: ") and said in shown and "hint: try: mailmill" in shown
+
+
+def test_a_wrong_command_line_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sync", "--json", "--nonsense"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "" and json.loads(captured.out)["error"]["code"] == "usage"
+
+
+def test_bare_call_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "doctor" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("mailmill ")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["sync", "--config", "x", "-a", "b"], ["--config", "x", "sync", "-a", "b"]),
+        (["sync", "--config=x", "--debug"], ["--config=x", "--debug", "sync"]),
+        (["message", "read", "--", "--debug"], ["message", "read", "--", "--debug"]),
+        (["sync", "--config"], ["--config", "sync"]),
+    ],
+)
+def test_global_options_may_stand_anywhere(given: list[str], meant: list[str]) -> None:
+    assert hoist(given) == meant
+
+
+@pytest.mark.parametrize("command", [["status"], ["run"], ["sync"], ["doctor"], ["account", "list"]])
+def test_a_broken_configuration_stops_every_command(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[service]\nlisen = "x"\nlog_level = "loud"\n')
+    assert main([*command, "--config", str(config)]) == 2
+    captured = capsys.readouterr()
+    lines = (captured.out + captured.err).splitlines()
+    assert sum(f"{config}: " in line for line in lines) == 2
+    assert any("did you mean 'service.listen'?" in line for line in lines)
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_warnings_of_the_configuration_go_to_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data_dir: Path
+) -> None:
+    monkeypatch.setenv("MAILMILL_SERVICE__DATA_DIR", str(data_dir))
+    monkeypatch.setenv("IMAP_USERNAME", "me")
+    with running_service(data_dir / "mailmill.sock", CannedUseCases()):
+        assert main(["account", "list", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)
+    assert captured.err == "warning: IMAP_USERNAME in the environment has no effect without IMAP_SERVER\n"
+
+
+# -- as a program -----------------------------------------------------------------------------------------------------
+
+PROGRAM = [sys.executable, "-c", "import sys; from mailmill.cli.main import main; sys.exit(main())"]
+
+
+def environ(data_dir: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(data_dir), "MAILMILL_SERVICE__DATA_DIR": str(data_dir)}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from mailmill.cli.main import main; main(['--help']);"
+        "print(sorted({'pydantic', 'httpx2', 'sqlalchemy', 'fastapi', 'uvloop'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "[]\n" and "doctor" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error(data_dir: Path) -> None:
+    use_cases = CannedUseCases()
+    use_cases.pages = [use_cases.pages[0] * 500 for _ in range(20)]
+    with running_service(data_dir / "mailmill.sock", use_cases):
+        program = subprocess.Popen(
+            [*PROGRAM, "envelope", "list", "-n", "10000"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ(data_dir),
+        )
+        assert program.stdout is not None and program.stderr is not None
+        program.stdout.readline()
+        program.stdout.close()
+        complaint = program.stderr.read()
+        assert program.wait(60) == 141
+        program.stderr.close()
+    assert complaint == b""
+
+
+def test_ctrl_c_during_a_sync(data_dir: Path) -> None:
+    use_cases = CannedUseCases()
+    use_cases.sync_may_end.clear()
+    with running_service(data_dir / "mailmill.sock", use_cases):
+        with subprocess.Popen(
+            [*PROGRAM, "sync"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ(data_dir)
+        ) as program:
+            assert use_cases.sync_asked.wait(60)
+            program.send_signal(signal.SIGINT)
+            out, err = program.communicate(timeout=60)
+        assert (program.returncode, out, err) == (130, b"", b"")
+
+
+def test_commands_say_what_they_do() -> None:
+    from mailmill.cli.commands import account, demo, doctor, envelope, mailbox, message, queue, run, status, sync
+
+    for module in (account, demo, doctor, envelope, mailbox, message, queue, run, status, sync):
+        assert inspect.getdoc(module)

@@ -1,0 +1,394 @@
+"""Running processors: on the loop, in threads, in children; what they return and raise, and what hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runner_jobs
+
+from mailmill.errors import ProcessorError
+from mailmill.processing import json_value
+from mailmill.processing.failures import describe
+from mailmill.processing.registry import Context, Processor
+from mailmill.processing.retry import retry_at
+from mailmill.processing.runners import Runners
+from mailmill.processing.threads import Threads
+
+CONTEXT = Context("work", "me@example.org", 1, ("INBOX",), None, 1, False)
+HANGS = 0.05
+"""The timeout where it is meant to be met; elsewhere it is the default, far away."""
+
+
+@pytest.fixture
+async def runners() -> AsyncIterator[Runners]:
+    made = Runners(threads=2, children=1)
+    yield made
+    await made.close()
+
+
+def a_processor(function: Callable[..., Any], kind: Any = "thread", **changed: Any) -> Processor:
+    return Processor("p", 1, function, kind, **changed)
+
+
+async def run(runners: Runners, function: Callable[..., Any], kind: Any, message: Any = "m", **changed: Any) -> Any:
+    return json.loads((await runners.run(a_processor(function, kind, **changed), message, CONTEXT)).value)
+
+
+async def failure(runners: Runners, function: Callable[..., Any], kind: Any, **changed: Any) -> ProcessorError:
+    with pytest.raises(ProcessorError) as raised:
+        await run(runners, function, kind, **changed)
+    return raised.value
+
+
+# -- what all kinds share ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+async def test_a_function_gets_message_and_context(runners: Runners, kind: str) -> None:
+    answer = await run(runners, runner_jobs.echo, kind, {"a": 1})
+    assert (answer["message"], answer["attempt"]) == ({"a": 1}, 1)
+    assert (answer["pid"] == os.getpid()) == (kind == "thread")
+
+
+@pytest.mark.parametrize("kind", ["async", "process"])
+async def test_a_coroutine_function(runners: Runners, kind: str) -> None:
+    assert await run(runners, runner_jobs.echo_async, kind, "hello") == "hello"
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+async def test_what_it_raises_is_named(runners: Runners, kind: str) -> None:
+    raised = await failure(runners, runner_jobs.fail, kind, message="what was wrong")
+    assert (raised.message, raised.permanent) == ("ValueError: what was wrong", False)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+async def test_it_can_say_that_trying_again_is_of_no_use(runners: Runners, kind: str) -> None:
+    raised = await failure(runners, runner_jobs.fail_for_good, kind, message="never")
+    assert (raised.message, raised.permanent) == ("never", True)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+async def test_what_is_not_json_fails_for_good(runners: Runners, kind: str) -> None:
+    raised = await failure(runners, runner_jobs.no_json, kind)
+    assert "JSON" in raised.message
+    assert raised.permanent
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+async def test_it_cannot_end_the_service(runners: Runners, kind: str) -> None:
+    assert (await failure(runners, runner_jobs.leave, kind)).message == "SystemExit: 3"
+    assert await run(runners, runner_jobs.echo, kind)
+
+
+async def test_events_are_announced_from_the_value(runners: Runners) -> None:
+    def announce(value: Any) -> tuple[str, ...]:
+        return ("threatFound",) if value["message"] == "bad" else ()
+
+    for kind in ("thread", "process"):
+        outcome = await runners.run(a_processor(runner_jobs.echo, kind, announce=announce), "bad", CONTEXT)
+        assert outcome.announce == ("threatFound",)
+        outcome = await runners.run(a_processor(runner_jobs.echo, kind, announce=announce), "good", CONTEXT)
+        assert outcome.announce == ()
+
+
+async def test_an_event_that_does_not_exist_is_refused(runners: Runners) -> None:
+    raised = await failure(runners, runner_jobs.echo, "thread", announce=lambda _: ("noSuchEvent",))
+    assert "noSuchEvent" in raised.message
+    assert raised.permanent
+
+
+# -- on the loop ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_coroutine_that_takes_too_long_is_cancelled(runners: Runners) -> None:
+    cancelled = asyncio.Event()
+
+    async def hang(message: Any, context: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    raised = await failure(runners, hang, "async", timeout_seconds=HANGS)
+    assert raised.message == "took longer than 0.05 s"
+    assert cancelled.is_set()
+
+
+async def test_a_timeout_of_its_own_is_told_apart(runners: Runners) -> None:
+    async def times_out(message: Any, context: Any) -> None:
+        raise TimeoutError("the server said nothing")
+
+    assert (await failure(runners, times_out, "async")).message == "TimeoutError: the server said nothing"
+
+
+async def test_a_cancellation_of_its_own_making_is_a_failure(runners: Runners) -> None:
+    async def cancels(message: Any, context: Any) -> None:
+        raise asyncio.CancelledError
+
+    assert (await failure(runners, cancels, "async")).message == "CancelledError"
+
+
+async def test_a_cancellation_from_outside_goes_through(runners: Runners) -> None:
+    began = asyncio.Event()
+
+    async def waits(message: Any, context: Any) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(run(runners, waits, "async"))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+async def test_no_more_threads_than_stated_work_at_once() -> None:
+    threads = Threads(2)
+    at_work, most = 0, 0
+    lock = threading.Lock()
+    pair = threading.Barrier(2)
+
+    def job() -> None:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        pair.wait(10)
+        with lock:
+            at_work -= 1
+
+    await asyncio.gather(*(threads.run(job, timeout_seconds=60) for _ in range(10)))
+    assert most == 2
+    threads.close()
+
+
+async def test_a_stuck_thread_is_counted_and_replaced_until_it_returns() -> None:
+    threads = Threads(1, max_stuck=1)
+    release = threading.Event()
+    with pytest.raises(ProcessorError, match="took longer"):
+        await threads.run(release.wait, timeout_seconds=HANGS)
+    assert threads.stuck == 1
+    assert await threads.run(lambda: "by another", timeout_seconds=60) == "by another"
+    release.set()
+    while threads.stuck:
+        await asyncio.sleep(0)
+    assert await threads.run(lambda: "again", timeout_seconds=60) == "again"
+    threads.close()
+
+
+async def test_above_the_cap_jobs_wait_for_a_stuck_thread() -> None:
+    threads = Threads(1, max_stuck=0)
+    release = threading.Event()
+    with pytest.raises(ProcessorError):
+        await threads.run(release.wait, timeout_seconds=HANGS)
+    waiting = asyncio.create_task(threads.run(lambda: "at last", timeout_seconds=60))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    release.set()
+    assert await waiting == "at last"
+    threads.close()
+
+
+async def test_a_cancelled_waiter_takes_no_thread_along() -> None:
+    threads = Threads(1)
+    release = threading.Event()
+    busy = asyncio.create_task(threads.run(release.wait, timeout_seconds=60))
+    waiters = [asyncio.create_task(threads.run(lambda: "ran", timeout_seconds=60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiters[0].cancel()
+    release.set()
+    await busy
+    waiters[1].cancel()
+    assert await waiters[2] == "ran"
+    assert await threads.run(lambda: "free", timeout_seconds=60) == "free"
+    threads.close()
+
+
+async def test_stuck_threads_do_not_keep_the_program_from_ending(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    await asyncio.to_thread(
+        program.write_text,
+        "import asyncio, threading\n"
+        "from mailmill.processing.threads import Threads\n"
+        "async def main():\n"
+        "    try:\n"
+        "        await Threads(1).run(threading.Event().wait, timeout_seconds=0.05)\n"
+        "    except Exception as error:\n"
+        "        print(error)\n"
+        "asyncio.run(main())\n",
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program), stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert (process.returncode, output) == (0, b"took longer than 0.05 s\n")
+
+
+# -- children ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_child_is_kept_warm(runners: Runners) -> None:
+    first = await run(runners, runner_jobs.echo, "process")
+    assert (await run(runners, runner_jobs.echo, "process"))["pid"] == first["pid"]
+
+
+async def test_what_a_child_prints_breaks_nothing(runners: Runners) -> None:
+    assert await run(runners, runner_jobs.print_much, "process") == "done"
+    assert await run(runners, runner_jobs.read_stdin, "process") == ""
+
+
+@pytest.mark.parametrize("hangs", [runner_jobs.hang, runner_jobs.spin])
+async def test_a_child_that_hangs_is_killed_and_replaced(runners: Runners, hangs: Callable[..., Any]) -> None:
+    before = (await run(runners, runner_jobs.echo, "process"))["pid"]
+    assert (await failure(runners, hangs, "process", timeout_seconds=HANGS)).message == "took longer than 0.05 s"
+    with pytest.raises(ProcessLookupError):
+        os.kill(before, 0)
+    assert (await run(runners, runner_jobs.echo, "process"))["pid"] != before
+
+
+@pytest.mark.parametrize(
+    ("dies", "how"), [(runner_jobs.kill_self, "signal 9"), (runner_jobs.exit_now, "exit status 7")]
+)
+async def test_a_child_that_dies_costs_one_attempt(runners: Runners, dies: Callable[..., Any], how: str) -> None:
+    raised = await failure(runners, dies, "process")
+    assert (raised.message, raised.permanent) == (f"the child process died ({how})", False)
+    assert await run(runners, runner_jobs.echo, "process")
+
+
+async def end_of(fifo: Path) -> None:
+    """Wait until nobody holds ``fifo`` open for writing."""
+
+    def read() -> None:
+        fifo.read_bytes()
+
+    async with asyncio.timeout(60):
+        await asyncio.to_thread(read)
+
+
+async def test_killing_a_child_takes_along_what_it_started(runners: Runners, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reading = asyncio.create_task(end_of(fifo))
+    running = asyncio.create_task(run(runners, runner_jobs.hang_with_grandchild, "process", str(fifo)))
+    # The grandchild opens the FIFO when it has started; from then on only its end can end the reading.
+    writer = await asyncio.to_thread(os.open, fifo, os.O_WRONLY)
+    await asyncio.to_thread(_wait_for_second_writer, fifo)
+    os.close(writer)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await reading
+
+
+def _wait_for_second_writer(fifo: Path) -> None:
+    while sum(1 for _ in _holders(fifo)) < 3:
+        threading.Event().wait(0.01)
+
+
+def _holders(path: Path) -> Any:
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                for descriptor in (process / "fd").iterdir():
+                    if os.readlink(descriptor) == str(path):
+                        yield int(process.name)
+            except OSError:
+                continue
+
+
+async def test_children_end_with_their_parent_in_the_middle_of_a_job(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = tmp_path / "program.py"
+    await asyncio.to_thread(
+        program.write_text,
+        "import asyncio, runner_jobs\n"
+        "from mailmill.processing.registry import Context, Processor\n"
+        "from mailmill.processing.runners import Runners\n"
+        "context = Context('a', 'a', 1, (), None, 1, False)\n"
+        f"asyncio.run(Runners().run(Processor('p', 1, runner_jobs.hold_fifo, 'process'), {str(fifo)!r}, context))\n",
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = await asyncio.create_subprocess_exec(sys.executable, str(program), env={**os.environ, "PYTHONPATH": path})
+    opened = await asyncio.to_thread(fifo.open, "rb")  # returns when the job has opened its end
+    parent.kill()
+    await parent.wait()
+    async with asyncio.timeout(60):
+        assert await asyncio.to_thread(opened.read) == b""
+    await asyncio.to_thread(opened.close)
+
+
+async def test_jobs_of_a_cancelled_caller_kill_their_child(runners: Runners, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    running = asyncio.create_task(run(runners, runner_jobs.hold_fifo, "process", str(fifo)))
+    opened = await asyncio.to_thread(fifo.open, "rb")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    async with asyncio.timeout(60):
+        assert await asyncio.to_thread(opened.read) == b""
+    await asyncio.to_thread(opened.close)
+    assert await run(runners, runner_jobs.echo, "process")
+
+
+async def test_a_big_message_reaches_the_child(runners: Runners) -> None:
+    big = "x" * 3_000_000
+    outcome = await runners.run(
+        a_processor(runner_jobs.echo_async, "process"), {"length": len(big), "rest": "y"}, CONTEXT
+    )
+    assert json.loads(outcome.value)["length"] == 3_000_000
+    raised = None
+    try:
+        await runners.run(a_processor(runner_jobs.echo_async, "process"), big, CONTEXT, size_bytes=len(big))
+    except ProcessorError as error:
+        raised = error
+    assert raised is not None
+    assert "above the limit" in raised.message
+
+
+# -- pure decisions ---------------------------------------------------------------------------------------------------
+
+
+def test_json_text_is_what_every_database_keeps() -> None:
+    assert json_value.encode({"ü": [1, None, True]}) == '{"ü":[1,null,true]}'
+    assert json_value.encode({"a\x00": "b\ud800"}) == '{"a\ufffd":"b\ufffd"}'
+    assert json_value.encode("a literal \\u0000") == '"a literal \\\\u0000"'
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    for wrong in (float("nan"), float("inf"), b"bytes", object(), nested, {(1, 2): 3}):
+        with pytest.raises(ProcessorError) as raised:
+            json_value.encode(wrong)
+        assert raised.value.permanent
+
+
+def test_retry_backs_off_with_full_jitter_and_gives_up() -> None:
+    def at(failures: int, jitter: float = 1.0, permanent: bool = False) -> float | None:
+        return retry_at(failures=failures, max_attempts=5, permanent=permanent, now=100.0, jitter=jitter)
+
+    assert [at(n) for n in (1, 2, 3, 4)] == [105.0, 110.0, 120.0, 140.0]
+    assert at(2, jitter=0.0) == 100.0
+    assert at(5) is None
+    assert at(1, permanent=True) is None
+    assert retry_at(failures=999, max_attempts=1000, permanent=False, now=0.0, jitter=1.0) == 3600.0
+
+
+def test_errors_that_cannot_be_shown_are_described() -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert describe(Unspeakable()).message == "Unspeakable: (its message cannot be shown)"
+    assert describe(KeyError()).message == "KeyError"
+    assert len(describe(ValueError("x" * 10_000)).message) == 1000
