@@ -20,13 +20,15 @@ _SPREAD = math.sqrt(2 * math.log(MEAN_BYTES / _MEDIAN_BYTES))
 _FIRST_DATE = 1_735_700_000
 _POOL_BYTES = 6_500_000
 
-_WORDS = (
-    "account agenda answer attached balance before board budget call change client code contract customer date deadline "
-    "delivery design document draft estimate feedback figures finance invoice issue launch letter list meeting minutes "
-    "month note number offer office order page part payment people plan please price project question quarter quote "
-    "reminder reply report request review room sample schedule section service sheet site status summary supplier "
-    "support table task team term thanks ticket time today tomorrow travel update version week when which work year"
-).split()
+_TEXT = (
+    "account agenda answer attached balance before board budget call change client code contract customer date "
+    "deadline delivery design document draft estimate feedback figures finance invoice issue launch letter list "
+    "meeting minutes month note number offer office order page part payment people plan please price project "
+    "question quarter quote reminder reply report request review room sample schedule section service sheet site "
+    "status summary supplier support table task team term thanks ticket time today tomorrow travel update version "
+    "week when which work year"
+)
+_WORDS = tuple(_TEXT.split())
 _PEOPLE = ("Ada Brandt", "Ben Okafor", "Chiara Rossi", "Dmitri Volkov", "Emma Lindqvist", "Farid Haddad", "Grace Chen")
 _HOSTS = ("example.org", "example.com", "example.net", "mail.example.org", "news.example.com")
 
@@ -49,7 +51,7 @@ def message_id(number: int, seed: int) -> str:
 
 
 def _sizes(count: int, rng: random.Random, mean_bytes: int) -> list[int]:
-    """Evenly spaced quantiles of the log-normal distribution, shuffled: small runs have the same shape as large ones."""
+    """Evenly spaced quantiles of the log-normal distribution, shuffled: a small run has the shape of a large one."""
     raw = [math.exp(_SPREAD * _quantile((i + 0.5) / count)) for i in range(count)]
     scale = mean_bytes * count / sum(raw)
     sizes = [min(_LARGEST_BYTES, max(_SMALLEST_BYTES, round(size * scale))) for size in raw]

@@ -1,4 +1,4 @@
-"""Programs in processes of their own: how long, how much CPU, how much memory; and, if asked for, where the time goes."""
+"""Programs in processes of their own: how long, how much CPU, how much memory; if asked for, where the time goes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A program that ended well. CPU and peak memory are the kernel's word (wait4), children it waited for included."""
+    """A program that ended well. CPU time is the kernel's word (wait4), children it waited for included.
+
+    ``peak_bytes`` is VmHWM, looked at every few milliseconds: wait4's ``ru_maxrss`` begins with that of whoever forked.
+    """
 
     wall_seconds: float
     cpu_seconds: float
@@ -86,21 +89,47 @@ class Programs:
             process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=clean_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=errors
             )
-            # wait4 knows no timeout: a program that hangs is killed, and then it returns.
-            killer = threading.Timer(timeout_seconds, os.kill, (process.pid, signal.SIGKILL))
-            killer.start()
-            try:
+            with _Watched(process.pid, timeout_seconds) as watched:
                 _pid, status, usage = os.wait4(process.pid, 0)
-            finally:
-                killer.cancel()
-            wall_seconds = time.perf_counter() - began
+                wall_seconds = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
             errors.seek(0)
             if process.returncode != 0:
                 said = (out.read() + errors.read()).decode(errors="replace").strip()[-_ERROR_CHARACTERS:]
                 raise BenchError(f"{name} ended with {process.returncode}: {said}")
-            return Ended(wall_seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, out.read())
+            return Ended(wall_seconds, usage.ru_utime + usage.ru_stime, watched.peak_bytes, out.read())
+
+
+class _Watched:
+    """A thread that notes a program's peak memory, and kills it when its time is up: wait4 knows no timeout."""
+
+    def __init__(self, pid: int, timeout_seconds: float) -> None:
+        self.peak_bytes = 0
+        self._pid = pid
+        self._deadline = time.monotonic() + timeout_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Watched:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        pause = 0.002
+        while not self._ended.wait(pause):
+            # Later it changes less, and a look costs the machine that is being measured.
+            pause = min(0.02, pause * 1.2)
+            try:
+                self.peak_bytes = max(self.peak_bytes, memory_bytes(self._pid, "VmHWM"))
+            except (OSError, BenchError):
+                return
+            if time.monotonic() > self._deadline:
+                os.kill(self._pid, signal.SIGKILL)
 
 
 def clean_environment() -> dict[str, str]:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from servers.dovecot import Dovecot
-
 from bench import corpus
 from bench.processes import Programs
+from servers.dovecot import Dovecot
 
 T = TypeVar("T")
 

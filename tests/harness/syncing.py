@@ -130,7 +130,11 @@ async def synced_account(
         async def connect() -> ImapConnection:
             made = await ImapConnection.open(endpoint, settings)
             opened.append(made)
-            await made.authenticate(credentials)
+            try:
+                await made.authenticate(credentials)
+            except BaseException:
+                made.abort()
+                raise
             return made
 
         context = SyncContext(

@@ -131,7 +131,11 @@ _ITEM = st.one_of(
 )
 
 
-@given(st.lists(_ITEM, min_size=1, max_size=8), st.none() | st.binary(max_size=20), st.integers(0, 8))
+@given(
+    st.lists(_ITEM, min_size=1, max_size=8, unique_by=lambda item: item.split()[0]),
+    st.none() | st.binary(max_size=20),
+    st.integers(0, 8),
+)
 def test_the_fast_reading_of_fetch_is_the_general_one(items: list[str], body: bytes | None, at: int):
     texts = [item.encode() for item in items]
     if body is not None:
