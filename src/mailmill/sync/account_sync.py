@@ -21,6 +21,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import structlog
 
@@ -39,6 +40,8 @@ from mailmill.sync.report import PassReport
 _STABLE_SECONDS = 120.0
 # A message that lost its last place is confirmed deleted, or found elsewhere, this soon.
 _ORPHAN_SECONDS = 1.0
+# So many hints in a row, each at once and about nothing, and the session polls instead.
+_BARREN_HINTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,15 @@ class AccountView:
     connections: int
     push: str | None
     progress: Progress
+
+
+class _Watch(Enum):
+    """How watching ended: a hint that brought something, one that did not, time or a wanted pass, IDLE refused."""
+
+    SYNCED = auto()
+    NOTHING_NEW = auto()
+    WAITED = auto()
+    REFUSED = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -211,7 +223,7 @@ class AccountSync:
             else:
                 await self._set_state(AccountState.CONNECTED)
             poll_seconds = min(self._settings.poll_interval_seconds, self._provider.idle_probe_seconds)
-            idle_works = main.features.idle
+            idle_works, barren = main.features.idle, 0
             while True:
                 # Spread the polls of many accounts that connected in the same second.
                 due = _ORPHAN_SECONDS if orphans else poll_seconds * self._jitter.uniform(0.9, 1.0)
@@ -220,7 +232,12 @@ class AccountSync:
                 while not self._wanted.is_set() and loop.time() < poll_at:
                     watched = self._pass.watched
                     if idle_works and watched is not None:
-                        idle_works = await self._watch(main, watched.path, poll_at - loop.time())
+                        began = loop.time()
+                        outcome = await self._watch(main, watched.path, poll_at - loop.time())
+                        quick = outcome is _Watch.NOTHING_NEW and loop.time() - began < 1.0
+                        barren = barren + 1 if quick else 0
+                        # A server that ends every IDLE at once would have us spin.
+                        idle_works = outcome is not _Watch.REFUSED and barren < _BARREN_HINTS
                     else:
                         self._push = "poll"
                         await _wait_event(self._wanted, poll_at - loop.time())
@@ -228,18 +245,17 @@ class AccountSync:
                 if not self._pass.backlogs:
                     await self._set_state(AccountState.CONNECTED)
 
-    async def _watch(self, main: ImapConnection, path: str, timeout_seconds: float) -> bool:
-        """Idle on ``path`` until a hint was dealt with, a pass is wanted, or time is up. False: IDLE is refused."""
+    async def _watch(self, main: ImapConnection, path: str, timeout_seconds: float) -> _Watch:
+        """Idle on ``path`` until a hint was dealt with, a pass is wanted, or time is up."""
         if main.selected is None or main.selected.path != path:
             status = await main.select(path)
             if self._pass.moved_since(status):
-                await self._hinted(main, path)
-                return True
+                return await self._hinted(main, path)
         try:
             await main.idle()
         except CommandError as error:
             self._log.warning("IDLE refused, polling instead", error=str(error))
-            return False
+            return _Watch.REFUSED
         self._push = "idle"
         hint = asyncio.create_task(main.wait_hint(timeout_seconds))
         wanted = asyncio.create_task(self._wanted.wait())
@@ -251,10 +267,10 @@ class AccountSync:
                 hint.cancel()
             await asyncio.gather(hint, wanted, return_exceptions=True)
         if not hint.cancelled() and hint.result():
-            await self._hinted(main, path)
-        return True
+            return await self._hinted(main, path)
+        return _Watch.WAITED
 
-    async def _hinted(self, main: ImapConnection, path: str) -> None:
+    async def _hinted(self, main: ImapConnection, path: str) -> _Watch:
         report = PassReport(self._context.account)
         try:
             await self._pass.one_mailbox(main, path, report, arrived_at=self._context.clock())
@@ -263,6 +279,8 @@ class AccountSync:
             self._wanted.set()
         if report.expunged:
             self._wanted.set()
+        changed = report.new or report.updated or report.expunged or self._pass.backlogs
+        return _Watch.SYNCED if changed else _Watch.NOTHING_NEW
 
     async def _pass_for_requests(self, main: ImapConnection, scope: Scope) -> bool:
         """A full pass for all who asked before it began. Returns whether orphans want another look soon."""

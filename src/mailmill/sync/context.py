@@ -15,9 +15,12 @@ from mailmill.sync.report import PassReport
 
 @dataclass(frozen=True, slots=True)
 class SyncLimits:
-    """Sizes of the steps. A *chunk* is examined at once; a *group* is downloaded and stored in one transaction."""
+    """Sizes of the steps. A *chunk* is examined at once, and after ``chunk_seconds`` the mailbox is examined anew; a
+    *group* is downloaded and stored in one transaction.
+    """
 
-    chunk_messages: int = 1000
+    chunk_messages: int = 4000
+    chunk_seconds: float = 5.0
     group_messages: int = 250
     group_bytes: int = 12 * 1024 * 1024
     flag_window_messages: int = 1000

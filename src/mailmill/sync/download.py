@@ -1,6 +1,6 @@
 """Fetching what a mailbox holds and we do not: newest first, in groups bounded by bytes, one transaction each.
 
-While one group is being hashed, written and committed the next is already on the wire. A message that cannot be had is
+While one group is being committed the next is hashed and written, and the one after it is on the wire. A message that cannot be had is
 *parked*: it stays uncovered, is shown with its reason, is tried again later, and never stands in the way of the others.
 """
 
@@ -75,29 +75,33 @@ class Downloader:
         ]
         groups = list(self._groups(row, await self._known(list(wanted.values())), wanted, parked))
         first = replace(changes, cursor=cover(changes.cursor, UidSet(), absent - still_there))
-        pending: asyncio.Task[MailboxRow] | None = None
+        if not groups or parked:
+            nothing = _Fetched(_Group(()), {}, UidSet(), tuple(parked))
+            row = await self._store(None, row, first, nothing, report, arrived_at=arrived_at)
+            first = Changes(cursor=row.cursor)
+        storing: list[asyncio.Task[MailboxRow]] = []
+        deadline = asyncio.get_running_loop().time() + self._context.limits.chunk_seconds
         try:
-            if not groups or parked:
-                row = await self._store(
-                    row, first, _Fetched(_Group(()), {}, UidSet(), tuple(parked)), report, arrived_at=arrived_at
-                )
-                first = Changes(cursor=row.cursor)
             for group in groups:
                 fetched = await self._fetch(connection, row, group)
-                if pending is not None:
-                    row = await pending
-                    first = Changes(cursor=row.cursor)
-                pending = asyncio.create_task(self._store(row, first, fetched, report, arrived_at=arrived_at))
-            if pending is not None:
-                row = await pending
+                if len(storing) > 1:
+                    # One group is committed, one is hashed and written, one is on the wire: memory holds no more.
+                    await storing[-2]
+                last = storing[-1] if storing else None
+                storing.append(
+                    asyncio.create_task(self._store(last, row, first, fetched, report, arrived_at=arrived_at))
+                )
+                if asyncio.get_running_loop().time() > deadline:
+                    break
+            if storing:
+                row = await storing[-1]
         except asyncio.CancelledError:
-            if pending is not None:
-                pending.cancel()
+            for task in storing:
+                task.cancel()
             raise
         finally:
-            # An error on the wire leaves a group in the hands of the store: it commits whole or not at all.
-            if pending is not None:
-                await asyncio.gather(pending, return_exceptions=True)
+            # An error on the wire leaves groups in the hands of the store: each commits whole or not at all.
+            await asyncio.gather(*storing, return_exceptions=True)
         return row
 
     async def _known(self, metas: Sequence[MessageMeta]) -> dict[str, int]:
@@ -203,6 +207,7 @@ class Downloader:
 
     async def _store(
         self,
+        before: asyncio.Task[MailboxRow] | None,
         row: MailboxRow,
         changes: Changes,
         fetched: _Fetched,
@@ -210,6 +215,7 @@ class Downloader:
         *,
         arrived_at: float | None,
     ) -> MailboxRow:
+        """Put a group's bytes on disk, then, once the group ``before`` it is committed, commit it."""
         context = self._context
         order = [meta for meta in fetched.group.metas if meta.uid in fetched.bodies]
         contents = [fetched.bodies[meta.uid] for meta in order]
@@ -219,6 +225,9 @@ class Downloader:
             Arrival(meta=meta, content=_stored(ref, summary), known_message_id=None)
             for meta, ref, summary in zip(order, refs, summaries, strict=True)
         ]
+        if before is not None:
+            row = await before
+            changes = Changes(cursor=row.cursor)
         arrivals += [
             Arrival(meta=meta, content=None, known_message_id=message_id) for meta, message_id in fetched.group.known
         ]
