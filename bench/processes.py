@@ -145,6 +145,12 @@ def memory_bytes(pid: int, field: str = "VmRSS") -> int:
     raise BenchError(f"process {pid} has no {field}")
 
 
+def cpu_seconds(pid: int) -> float:
+    """What one process has used so far, user and system, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def family(pid: int) -> list[int]:
     """A process and all its descendants."""
     found = [pid]

@@ -113,6 +113,10 @@ class Service:
         """Of the service and all its child processes."""
         return sum(processes.memory_bytes(pid, field) for pid in processes.family(self._process.pid))
 
+    def cpu_seconds(self) -> float:
+        """Used so far by the service and the child processes it has now."""
+        return sum(processes.cpu_seconds(pid) for pid in processes.family(self._process.pid))
+
     def log_end(self) -> str:
         return self._log.read_text(errors="replace")[-1500:]
 

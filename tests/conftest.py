@@ -30,6 +30,7 @@ hypothesis.settings.register_profile("wide", deadline=None, database=None, max_e
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_loops: runs on uvloop and on asyncio's own loop")
+    config.addinivalue_line("markers", "children_only: mailmill runs in child processes, none of it in the test's own")
     if not config.getoption("--hypothesis-profile", default=None):
         hypothesis.settings.load_profile("default")
 
@@ -56,8 +57,14 @@ _MAY_BLOCK: tuple[tuple[str, set[str]], ...] = (
 
 
 @pytest.fixture(autouse=True)
-def blockbuster() -> Iterator[BlockBuster]:
-    """On in every test: a blocking call while a loop runs raises BlockingError."""
+def blockbuster(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
+    """On in every test: a blocking call while a loop runs raises BlockingError.
+
+    ``children_only`` marks tests in whose own process no code of mailmill runs: they only start it and look at it.
+    """
+    if request.node.get_closest_marker("children_only"):
+        yield None
+        return
     with blockbuster_ctx() as guard:
         for function in guard.functions.values():
             for filename, names in _MAY_BLOCK:

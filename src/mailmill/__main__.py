@@ -1,5 +1,7 @@
 """``python -m mailmill``."""
 
+import sys
+
 from mailmill.cli.main import main
 
-main()
+sys.exit(main())

@@ -36,7 +36,7 @@ class Killer:
 
     def observe(self, stage: str, _seconds: float) -> None:
         for phase, observed in OBSERVED.items():
-            if stage == observed:
+            if stage.partition(":")[0] == observed:
                 self.came_to(phase)
 
 

@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from mailmill.model import Credentials, Endpoint, Tls
-from servers.ports import LOOPBACK, free_ports, stop_process, wait_listening
+from servers.ports import LOOPBACK, Watchdog, free_ports, stop_process, wait_listening
 from servers.tls import CertificateFiles, make_certificates
 
 Tier = Literal["qresync", "condstore", "plain"]
@@ -150,6 +150,7 @@ class Dovecot:
         self._root = Path()
         self._certificates: CertificateFiles | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: Watchdog | None = None
         self._serial = itertools.count(1)
         self._users = itertools.count(1)
 
@@ -177,13 +178,17 @@ class Dovecot:
                 self.port, self.tls_port = free_ports(2)
                 self._write_configuration()
             self._process = self._popen([_program("dovecot") or "dovecot", "-F", "-c", str(self.configuration_file)])
+            self._watchdog = Watchdog(self._process, self._root)
             if wait_listening(self.port, self._process):
                 return
-            stop_process(self._process)
+            self.stop()
         raise RuntimeError(f"Dovecot did not start:\n{self.log()[-2000:]}")
 
     def stop(self) -> None:
         """End the server and cut all its connections; the mail stays until the context is left."""
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
+            self._watchdog = None
         if self._process is not None:
             stop_process(self._process)
             self._process = None

@@ -1,10 +1,12 @@
-"""Free ports, and waiting until something listens on one."""
+"""Free ports, waiting until something listens on one, and children that do not outlive the tests."""
 
 from __future__ import annotations
 
+import shlex
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 
@@ -36,6 +38,30 @@ def wait_listening(port: int, process: subprocess.Popen[bytes], timeout_seconds:
             pass
         time.sleep(0.01)
     return False
+
+
+class Watchdog:
+    """Ends a child, and removes its folder, when this process dies without a chance to do so (killed, cut off in CI).
+
+    A shell reads from a pipe that only we hold open: its end is our end, however we went.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes], folder: Path | None = None) -> None:
+        cleaning = f"; rm -rf {shlex.quote(str(folder))}" if folder is not None else ""
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", f"read -r _; kill {child.pid} && sleep 2; kill -9 {child.pid}{cleaning}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """To be called before the child is ended in good order."""
+        self._shell.kill()
+        self._shell.wait()
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
 
 
 def stop_process(process: subprocess.Popen[bytes], grace_seconds: float = 10) -> None:

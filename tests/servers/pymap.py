@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from mailmill.model import Credentials, Endpoint, Tls
-from servers.ports import LOOPBACK, free_ports, stop_process, wait_listening
+from servers.ports import LOOPBACK, Watchdog, free_ports, stop_process, wait_listening
 
 
 class Pymap:
@@ -23,6 +23,7 @@ class Pymap:
         self.port = 0
         self._output: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: Watchdog | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -49,6 +50,7 @@ class Pymap:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            self._watchdog = Watchdog(self._process)
             if wait_listening(self.port, self._process):
                 return
             said = self.output()
@@ -58,6 +60,9 @@ class Pymap:
 
     def stop(self) -> None:
         """End the server; its mail is gone with it."""
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
+            self._watchdog = None
         if self._process is not None:
             stop_process(self._process)
             self._process = None

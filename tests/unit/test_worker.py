@@ -484,5 +484,5 @@ async def test_stages_are_observed(store: Store) -> None:
         store, a_processor("a"), clock=lambda: 103.0, observe=lambda stage, seconds: seen.append((stage, seconds))
     ) as made:
         await settled(made)
-    assert [stage for stage, _ in seen] == ["picked_up", "ran", "recorded"]
+    assert [stage for stage, _ in seen] == ["picked_up", "ran:a", "recorded"]
     assert (seen[0][1], seen[2][1]) == (3.0, 3.0)

@@ -45,6 +45,9 @@ class Metrics:
             "mailmill_stored_to_processed_seconds",
             "From the commit of a message to the record of a processor's result.",
         )
+        self.picked_up = self._histogram(
+            "mailmill_work_picked_up_seconds", "From work that could run to the worker's claim of it."
+        )
         self.processed_to_delivered = self._histogram(
             "mailmill_processed_to_delivered_seconds", "From an event to its delivery to a destination."
         )
@@ -58,20 +61,25 @@ class Metrics:
         self.loop_lag = self._histogram(
             "mailmill_event_loop_lag_seconds", "How late the event loop woke a timer: what every request waits besides."
         )
+        self._stages = {
+            "arrival_to_stored": self.arrival_to_stored,
+            "picked_up": self.picked_up,
+            "recorded": self.stored_to_processed,
+            "processed_to_delivered": self.processed_to_delivered,
+            "loop_lag": self.loop_lag,
+        }
         self._registry.register(_Scrape(self))
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=_SECONDS, registry=self._registry)
 
     def observe(self, stage: str, seconds: float) -> None:
-        """The engines' hook: ``stage`` is a histogram's short name, or ``processor:NAME``; others are ignored."""
+        """The engines' hook; ``stage`` is theirs to name (``ran:PROCESSOR``, ``recorded`` …)."""
         kind, _, name = stage.partition(":")
-        if kind == "processor" and name:
+        if kind == "ran":
             self.processor_seconds.labels(name).observe(max(0.0, seconds))
-            return
-        histogram = getattr(self, stage, None)
-        if isinstance(histogram, Histogram):
-            histogram.observe(max(0.0, seconds))
+        else:
+            self._stages[kind].observe(max(0.0, seconds))
 
     def render(self, snapshot: Snapshot) -> bytes:
         """The text of a scrape (Prometheus exposition format 0.0.4)."""

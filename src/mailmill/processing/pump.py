@@ -181,4 +181,4 @@ class Pump:
     def _note(self, seconds: float) -> None:
         known = self._seconds_each
         self._seconds_each = seconds if known is None else 0.8 * known + 0.2 * seconds
-        self._observe("ran", seconds)
+        self._observe(f"ran:{self.processor.name}", seconds)

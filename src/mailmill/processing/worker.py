@@ -95,7 +95,7 @@ class Worker:
     """Runs ``processors`` over the work of one store, under the name ``worker_id`` (unique among all that ever ran).
 
     ``authserv_id`` gives the trusted Authentication-Results host of an account. ``observe(stage, seconds)`` is told how
-    long things took: ``picked_up`` (enqueued → claimed), ``ran``, ``recorded`` (enqueued → recorded).
+    long things took: ``picked_up`` (enqueued → claimed), ``ran:PROCESSOR``, ``recorded`` (enqueued → recorded).
     """
 
     def __init__(

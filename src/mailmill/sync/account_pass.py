@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from mailmill.errors import CommandError, MailmillError
+from mailmill.errors import CommandError, MailmillError, ProtocolError
 from mailmill.imap.connection import ImapConnection, ListedMailbox
 from mailmill.imap.pool import Pool
 from mailmill.model import INBOX, MailboxStatus
@@ -82,6 +82,10 @@ class AccountPass:
         Long backlogs are left to tasks of ``scope`` (see `backlogs`); the pass is complete when they are.
         """
         listed = await connection.list_status()
+        if not listed:
+            # There is an INBOX at least (RFC 9051 §5.1). Believed, it would end a first sync that never began, and the
+            # history that shows up later would pass for new mail.
+            raise ProtocolError("the server lists no mailboxes at all", hint="it should be well again in a while")
         await self._take_list(listed)
         states = {item.mailbox.path: item.status for item in listed}
         if connection.selected is not None and connection.take_hint():

@@ -266,9 +266,15 @@ class AccountSync:
             if not hint.done():
                 hint.cancel()
             await asyncio.gather(hint, wanted, return_exceptions=True)
-        if not hint.cancelled() and hint.result():
-            return await self._hinted(main, path)
-        return _Watch.WAITED
+        if hint.cancelled():
+            return _Watch.WAITED
+        try:
+            news = hint.result()
+        except CommandError as error:
+            # Begun, and refused after all: the connection is well. What came meanwhile is worth a look.
+            self._log.warning("the server ended IDLE with an error", error=str(error))
+            news = True
+        return await self._hinted(main, path) if news else _Watch.WAITED
 
     async def _hinted(self, main: ImapConnection, path: str) -> _Watch:
         report = PassReport(self._context.account)

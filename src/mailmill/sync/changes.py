@@ -43,7 +43,7 @@ async def find_changes(
     sweep_due = now - cursor.flags_swept_at >= context.limits.flag_sweep_seconds
     plan = plan_mailbox(cursor, status, tier_of(connection.features), sweep_due=sweep_due)
     living = await context.holdings.living(row, status.uid_validity)
-    flag_changes, vanished = await _flag_changes(context, connection, row, plan, living)
+    flag_changes, vanished, whole = await _flag_changes(context, connection, row, plan, living)
     listed = await _list_new(connection, plan.new, chunk=context.limits.chunk_messages)
     held = living | cursor.uncovered
     gone = UidSet()
@@ -63,52 +63,52 @@ async def find_changes(
         uid_next=max(status.uid_next, (listed.highest or 0) + 1),
         # Our own count, not the server's: the next pass compares what it says with what we really hold.
         messages=len((living - gone) | uncovered),
-        highest_mod_seq=status.highest_mod_seq,
+        # Not over an answer that could not be read in full: nothing else would ever show that change again.
+        highest_mod_seq=status.highest_mod_seq if whole else cursor.highest_mod_seq,
         uncovered=uncovered,
         historical_below=status.uid_next if historical and cursor.uid_next == 0 else cursor.historical_below,
-        flags_swept_at=now if swept else cursor.flags_swept_at,
+        flags_swept_at=now if swept and whole else cursor.flags_swept_at,
     )
     return Changes(cursor=new_cursor, flag_changes=flag_changes, expunged=gone & living)
 
 
 async def _flag_changes(
     context: SyncContext, connection: ImapConnection, row: MailboxRow, plan: Plan, living: UidSet
-) -> tuple[list[MessageMeta], UidSet]:
-    """Flags that differ from those stored, and the UIDs the server says have vanished."""
+) -> tuple[list[MessageMeta], UidSet, bool]:
+    """Flags that differ from those stored, the UIDs the server says have vanished, and whether all could be read."""
     cursor = row.cursor
     if plan.flags is FlagScope.NONE or cursor.uid_next <= 1:
-        return [], UidSet()
+        return [], UidSet(), True
     if plan.flags is FlagScope.CHANGED:
         # An explicit upper bound: with ``1:*`` Cyrus leaves out expunges above the highest living UID.
         below = UidSet.span(1, cursor.uid_next - 1)
         reply = await connection.fetch_meta(below, changed_since=plan.changed_since, vanished=plan.vanished)
-        return [meta for meta in reply.messages if meta.uid in living], reply.vanished
-    if plan.flags is FlagScope.WINDOW:
-        return await _differing_flags(context, connection, row, living.newest(context.limits.flag_window_messages)), (
-            UidSet()
-        )
+        return [meta for meta in reply.messages if meta.uid in living], reply.vanished, not reply.malformed
+    limits = context.limits
+    remaining = living if plan.flags is FlagScope.ALL else living.newest(limits.flag_window_messages)
     changed: list[MessageMeta] = []
-    remaining = living
+    whole = True
     while remaining:
-        part = remaining.newest(context.limits.flag_sweep_messages)
-        changed += await _differing_flags(context, connection, row, part)
+        part = remaining.newest(limits.flag_sweep_messages)
+        differing, readable = await _differing_flags(context, connection, row, part)
+        changed += differing
+        whole = whole and readable
         remaining = remaining - part
-    return changed, UidSet()
+    return changed, UidSet(), whole
 
 
 async def _differing_flags(
     context: SyncContext, connection: ImapConnection, row: MailboxRow, uids: UidSet
-) -> list[MessageMeta]:
-    if not uids:
-        return []
+) -> tuple[list[MessageMeta], bool]:
     reply = await connection.fetch_flags(uids)
     async with context.database.read() as reader:
         stored = await store.flags_of(reader, row.id, row.cursor.uid_validity, uids)
-    return [
+    differing = [
         meta
         for meta in reply.messages
         if meta.flags is not None and meta.uid in stored and store.flags_text(meta.flags) != stored[meta.uid]
     ]
+    return differing, not reply.malformed
 
 
 async def _list_new(connection: ImapConnection, span: UidSet, *, chunk: int) -> UidSet:

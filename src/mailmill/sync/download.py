@@ -1,7 +1,8 @@
 """Fetching what a mailbox holds and we do not: newest first, in groups bounded by bytes, one transaction each.
 
-While one group is being committed the next is hashed and written, and the one after it is on the wire. A message that cannot be had is
-*parked*: it stays uncovered, is shown with its reason, is tried again later, and never stands in the way of the others.
+While one group is being committed the next is hashed and written, and the one after it is on the wire. A message that
+cannot be had is *parked*: it stays uncovered, is shown with its reason, is tried again later, and never stands in the
+way of the others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mailmill.message_parser import HeaderSummary, parse_headers
 from mailmill.model import MessageMeta, Uid
 from mailmill.store import messages as store
 from mailmill.store.blobs import BlobRef
-from mailmill.store.messages import Arrival, MailboxRow, StoredContent, SyncBatch
+from mailmill.store.messages import Arrival, Cursor, MailboxRow, StoredContent, SyncBatch
 from mailmill.sync.changes import Changes, cover
 from mailmill.sync.context import SyncContext
 from mailmill.sync.report import PassReport
@@ -73,7 +74,9 @@ class Downloader:
             (uid, "the server lists it but its FETCH response could not be read", self._retry_at(now))
             for uid in still_there
         ]
-        groups = list(self._groups(row, await self._known(list(wanted.values())), wanted, parked))
+        # The row's own generation is 0 until the first commit, so a failure must not be noted under it.
+        generation = changes.cursor.uid_validity
+        groups = list(self._groups(row.id, generation, await self._known(list(wanted.values())), wanted, parked))
         first = replace(changes, cursor=cover(changes.cursor, UidSet(), absent - still_there))
         if not groups or parked:
             nothing = _Fetched(_Group(()), {}, UidSet(), tuple(parked))
@@ -83,7 +86,7 @@ class Downloader:
         deadline = asyncio.get_running_loop().time() + self._context.limits.chunk_seconds
         try:
             for group in groups:
-                fetched = await self._fetch(connection, row, group)
+                fetched = await self._fetch(connection, row.id, generation, group)
                 if len(storing) > 1:
                     # One group is committed, one is hashed and written, one is on the wire: memory holds no more.
                     await storing[-2]
@@ -115,13 +118,13 @@ class Downloader:
 
     def _groups(
         self,
-        row: MailboxRow,
+        mailbox_id: int,
+        generation: int,
         known: dict[str, int],
         wanted: dict[Uid, MessageMeta],
         parked: list[tuple[Uid, str, float]],
     ) -> Iterator[_Group]:
         limits = self._context.limits
-        generation = row.cursor.uid_validity
         suspects: list[MessageMeta] = []
         linked: list[tuple[MessageMeta, int]] = []
         metas: list[MessageMeta] = []
@@ -136,7 +139,7 @@ class Downloader:
             if (meta.size_bytes or 0) > limits.max_message_bytes:
                 parked.append((uid, f"larger than max_message_bytes ({meta.size_bytes} bytes)", _NEVER))
                 continue
-            if self._failures.get((row.id, generation, uid)):
+            if self._failures.get((mailbox_id, generation, uid)):
                 suspects.append(meta)
                 continue
             if identity:
@@ -152,54 +155,58 @@ class Downloader:
             size += meta.size_bytes or 0
         if metas or linked:
             yield _Group(tuple(metas), tuple(linked))
-        for meta in suspects:
+        # The most suspect last: those that only shared a group with the culprit must not wait for it.
+        for meta in sorted(suspects, key=lambda meta: self._failures.get((mailbox_id, generation, meta.uid), 0)):
             yield _Group((meta,))
 
-    async def _fetch(self, connection: ImapConnection, row: MailboxRow, group: _Group) -> _Fetched:
+    async def _fetch(self, connection: ImapConnection, mailbox_id: int, generation: int, group: _Group) -> _Fetched:
         bodies: dict[Uid, bytes | Path] = {}
         if not group.metas:
             return _Fetched(group, bodies, UidSet(), ())
         uids = UidSet(meta.uid for meta in group.metas)
-        generation = row.cursor.uid_validity
+        refusal: CommandError | None = None
         try:
             async for fetched in connection.fetch_bodies(uids):
                 if fetched.uid in uids:
                     bodies[fetched.uid] = fetched.body
         except CommandError as error:
-            if error.status != "NO" and len(uids) == 1:
-                raise
             # NO may mean that some messages went away meanwhile (RFC 9051 §6.4.5); what came is good.
+            refusal = error
         except (ProtocolError, ConnectionLostError) as error:
-            self._blame(row, generation, group, bodies, error)
+            self._blame(mailbox_id, generation, group, uids - UidSet(bodies), error)
             await asyncio.to_thread(_discard, bodies)
             raise
         missing = uids - UidSet(bodies)
         still_there = await connection.search(missing) if missing else missing
+        if refusal is not None and len(uids) > 1:
+            # A server may end at the first message it cannot read: those behind it are asked for alone, at once.
+            self._blame(mailbox_id, generation, group, still_there, refusal)
+            return _Fetched(group, bodies, missing - still_there, ())
         now = self._context.clock()
-        parked = tuple((uid, "the server lists it but does not send it", self._retry_at(now)) for uid in still_there)
+        reason = "the server lists it but does not send it" if refusal is None else refusal.message
+        parked = tuple((uid, reason, self._retry_at(now)) for uid in still_there)
         return _Fetched(group, bodies, missing - still_there, parked)
 
-    def _blame(
-        self, row: MailboxRow, generation: int, group: _Group, bodies: dict[Uid, bytes | Path], error: ImapError
-    ) -> None:
-        """Remember which messages were on the wire when the connection broke: next time they come alone, and last."""
+    def _blame(self, mailbox_id: int, generation: int, group: _Group, missing: UidSet, error: ImapError) -> None:
+        """Remember which messages did not come when a fetch failed: next time they come alone, and last."""
         for meta in group.metas:
-            if meta.uid not in bodies:
-                key = (row.id, generation, meta.uid)
+            if meta.uid in missing:
+                key = (mailbox_id, generation, meta.uid)
                 alone = len(group.metas) == 1
                 step = self._context.limits.attempts_per_message if alone and isinstance(error, ProtocolError) else 1
                 self._failures[key] = self._failures.get(key, 0) + step
 
-    def broken(self, row: MailboxRow, uids: UidSet) -> tuple[tuple[Uid, str, float], ...]:
-        """Those of ``uids`` that broke connections so often that they must be parked."""
+    def broken(self, mailbox_id: int, cursor: Cursor) -> tuple[tuple[Uid, str, float], ...]:
+        """Those that ``cursor`` leaves uncovered and that broke connections so often that they must be parked."""
         now = self._context.clock()
+        limit = self._context.limits.attempts_per_message
         out = []
-        for (mailbox_id, generation, uid), count in list(self._failures.items()):
-            limit = self._context.limits.attempts_per_message
-            if mailbox_id == row.id and generation == row.cursor.uid_validity and uid in uids and count >= limit:
+        for key, count in list(self._failures.items()):
+            uid = key[2]
+            if key[:2] == (mailbox_id, cursor.uid_validity) and uid in cursor.uncovered and count >= limit:
                 out.append((uid, f"the connection broke {count} times while fetching it", self._retry_at(now)))
                 # When it is due again it gets one more try of its own.
-                self._failures[(mailbox_id, generation, uid)] = limit - 1
+                self._failures[key] = limit - 1
         return tuple(out)
 
     def _retry_at(self, now: float) -> float:

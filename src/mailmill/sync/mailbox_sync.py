@@ -13,6 +13,7 @@ long first sync is the newest chunk's first message, and flags that change meanw
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import Uid
@@ -92,10 +93,10 @@ class MailboxSync:
         if not changes.cursor.uncovered:
             return UidSet()
         now = self._context.clock()
-        broken = self._downloader.broken(row, changes.cursor.uncovered)
+        broken = self._downloader.broken(row.id, changes.cursor)
         if broken:
             async with self._context.database.write() as writer:
-                await store.park(writer, row, broken)
+                await store.park(writer, replace(row, cursor=changes.cursor), broken)
         async with self._context.database.read() as reader:
             retry_at: Mapping[Uid, float] = await store.parked_uids(reader, row.id, changes.cursor.uid_validity)
         return UidSet(uid for uid, at in retry_at.items() if at > now)

@@ -8,9 +8,10 @@ import imaplib
 import secrets
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.util import find_spec
 
 from mailmill.errors import ConfigurationError, ConnectError
 
@@ -19,46 +20,71 @@ _START_SECONDS = 20.0
 _APPEND_SECONDS = 10.0
 _STOP_SECONDS = 3.0
 
+# Its standard input is a pipe whose other end is ours: when we are gone, however that came about, so is the server.
+_PROGRAM = """
+import os, sys, threading
+def end_with_parent():
+    sys.stdin.buffer.read()
+    os._exit(0)
+threading.Thread(target=end_with_parent, daemon=True).start()
+from pymap.main import main
+main()
+"""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class DemoServer:
-    """A server on loopback with one user. Its mail is in memory and goes with it."""
+    """A server on loopback with one user. Its mail is in memory and goes with it. One caller at a time."""
 
     host: str
     port: int
-    password: str
+    password: str = field(repr=False)
+    _client: imaplib.IMAP4 | None = field(default=None, repr=False)
+    _made: set[str] = field(default_factory=lambda: {"INBOX"}, repr=False)
 
-    async def append(self, mailbox: str, raw: bytes) -> None:
-        """Deliver ``raw`` to ``mailbox``, made if it is not there."""
-        async with asyncio.timeout(_APPEND_SECONDS * 2):
-            await asyncio.to_thread(self._append, mailbox, raw)
+    async def append(self, mailbox: str, received_at: datetime, raw: bytes) -> None:
+        """Deliver ``raw`` to ``mailbox``, made if it is not there. Raises ConnectError; the next call connects anew."""
+        try:
+            async with asyncio.timeout(_APPEND_SECONDS * 2):
+                await asyncio.to_thread(self._append, mailbox, received_at, raw)
+        except (OSError, imaplib.IMAP4.error) as error:
+            self.hang_up()
+            raise ConnectError("the demo's mail server does not take its mail") from error
 
-    def _append(self, mailbox: str, raw: bytes) -> None:
-        with imaplib.IMAP4(self.host, self.port, timeout=_APPEND_SECONDS) as client:
+    def _append(self, mailbox: str, received_at: datetime, raw: bytes) -> None:
+        # One connection for all: checking a password costs the server longer than anything else here.
+        if self._client is None:
+            client = imaplib.IMAP4(self.host, self.port, timeout=_APPEND_SECONDS)
             client.login(USERNAME, self.password)
-            if mailbox != "INBOX":
-                client.create(mailbox)
-            client.append(mailbox, "", imaplib.Time2Internaldate(time.time()), raw)
+            self._client = client
+        if mailbox not in self._made:
+            self._client.create(mailbox)
+            self._made.add(mailbox)
+        self._client.append(mailbox, "", imaplib.Time2Internaldate(received_at), raw)
+
+    def hang_up(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(OSError):
+                client.shutdown()
 
 
 @contextlib.asynccontextmanager
 async def demo_server() -> AsyncIterator[DemoServer]:
     """Run the server for the length of the block. Raises ConfigurationError where pymap is not installed."""
-    with contextlib.suppress(ImportError):
-        import pymap  # noqa: F401  # only to know whether it is there
-    if "pymap" not in sys.modules:
+    if find_spec("pymap") is None:
         raise ConfigurationError(
             "the demo needs the pymap package", hint="pip install 'mailmill[demo]', or `make demo`"
         )
     server = DemoServer("127.0.0.1", _free_port(), secrets.token_urlsafe(12))
-    command = [sys.executable, "-c", "from pymap.main import main; main()"]
+    command = [sys.executable, "-c", _PROGRAM]
     command += ["--host", server.host, "--port", str(server.port), "--no-tls"]
     command += ["--no-service", "admin", "--no-service", "managesieve"]
     command += ["dict", "--demo-user", USERNAME, "--demo-password", server.password]
     # In a session of its own: Ctrl-C is for us, and we end it in our order.
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
@@ -67,6 +93,7 @@ async def demo_server() -> AsyncIterator[DemoServer]:
         await _wait_listening(server, process)
         yield server
     finally:
+        server.hang_up()
         await asyncio.shield(_end(process))
 
 

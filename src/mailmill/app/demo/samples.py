@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -192,7 +192,7 @@ SAMPLES: tuple[Sample, ...] = (
     ),
     Sample(
         name="giftcards",
-        sender=Address("Priya Raman", "priya.raman.ceo", "freemail.example"),
+        sender=Address("priya@larkfield.example", "priya.raman.ceo", "freemail.example"),
         subject="Quick favour - are you at your desk?",
         text=(
             "Alex, I am in a meeting and cannot talk. I need you to buy five gift cards of 200 each for a client "
@@ -251,12 +251,25 @@ SAMPLES: tuple[Sample, ...] = (
 )
 
 
-def first_mailbox(now: datetime) -> list[tuple[str, bytes]]:
-    """What the demo account holds at the start: (mailbox, message), oldest first."""
-    names = ("family", "list", "receipt", "newsletter", "signin")
-    chosen = [sample for sample in SAMPLES if sample.name in names]
-    sent = [datetime.fromtimestamp(now.timestamp() - 86_400 * (len(chosen) - i), UTC) for i in range(len(chosen))]
+_HISTORY = ("family", "list", "receipt", "newsletter", "signin")
+_FIRST = ("welcome", "phishing", "invoice", "meeting", "giftcards")
+
+
+def first_mailbox(now: datetime) -> list[tuple[str, datetime, bytes]]:
+    """What the demo account holds at the start: (mailbox, when it came in, message), oldest first, a day apart."""
+    chosen = [_named(name) for name in _HISTORY]
+    sent = [now - timedelta(days=len(chosen) - number, minutes=37 * number) for number in range(len(chosen))]
     return [
-        ("Archive" if number % 2 else "INBOX", compose(sample, sent_at=at, number=number))
+        ("Archive" if number % 2 else "INBOX", at, compose(sample, sent_at=at, number=number))
         for number, (sample, at) in enumerate(zip(chosen, sent, strict=True))
     ]
+
+
+def arriving() -> tuple[Sample, ...]:
+    """The samples in the order in which they arrive: something of every kind first, what the mailbox holds last."""
+    rest = [sample.name for sample in SAMPLES if sample.name not in (*_FIRST, *_HISTORY)]
+    return tuple(_named(name) for name in (*_FIRST, *rest, *_HISTORY))
+
+
+def _named(name: str) -> Sample:
+    return next(sample for sample in SAMPLES if sample.name == name)
