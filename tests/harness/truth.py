@@ -33,7 +33,6 @@ def on_server(client: imaplib.IMAP4) -> dict[str, dict[int, tuple[frozenset[str]
             kind, answer = client.select(f'"{name}"', readonly=True)
             assert kind == "OK", answer
             found[name] = _messages(client) if int(answer[0] or 0) else {}
-    client.unselect()
     return found
 
 

@@ -10,6 +10,7 @@ import logging
 import logging.handlers
 import queue
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +18,7 @@ import structlog
 
 from mailmill.errors import ConfigurationError
 
-_PROCESSORS: list[structlog.types.Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
+_NAMES: list[structlog.types.Processor] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name]
 
 
 def configure(*, level: str, form: Literal["json", "console"], file: Path | None) -> None:
@@ -52,12 +48,14 @@ def configure(*, level: str, form: Literal["json", "console"], file: Path | None
     root = logging.getLogger()
     root.handlers[:] = [_Hand(lines)]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpx2", "httpcore2", "alembic", "aiosqlite", "uvicorn.access"):
+    for noisy in ("httpx2", "httpcore2", "alembic", "aiosqlite", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_PROCESSORS,
+            structlog.contextvars.merge_contextvars,
+            *_NAMES,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -84,6 +82,13 @@ def _formatter(form: Literal["json", "console"], *, colours: bool) -> logging.Fo
             colors=colours, exception_formatter=structlog.dev.plain_traceback, pad_event_to=32
         )
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_PROCESSORS,
+        foreign_pre_chain=[*_NAMES, _stamp],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail, renderer],
     )
+
+
+def _stamp(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """A library's record carries when it was made; formatting comes later, and once for each handler."""
+    moment = datetime.fromtimestamp(event["_record"].created, UTC)
+    event["timestamp"] = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return event

@@ -87,9 +87,9 @@ class _Show:
                 stage = _Stage(server, hook, secret, Path(folder) / "config.toml")
                 try:
                     await self._run_on(stage, serve, _free_port(_PORT))
-                except ConfigurationError as error:
-                    # Another program may have taken the port since we looked.
-                    if error.key != "service.listen":
+                except* ConfigurationError as problems:
+                    # Another program may have taken the port since we looked (two demos started at once do).
+                    if problems.subgroup(_is_something_else) is not None:
                         raise
                     await self._run_on(stage, serve, _free_port(0))
 
@@ -163,6 +163,10 @@ def _as_ctrl_c(*numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_something_else(problem: BaseException) -> bool:
+    return isinstance(problem, ConfigurationError) and problem.key != "service.listen"
 
 
 def _configure(stage: _Stage, port: int) -> Settings:

@@ -1,0 +1,91 @@
+"""Rows in the words of the public contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailmill.app import views
+from mailmill.app.access_token import ensure_token
+from mailmill.app.metrics import AccountGauge, Metrics, Snapshot
+from mailmill.errors import CommandError, StoreError
+from mailmill.sync.report import PassReport
+
+CONTRACT_KEYS = {
+    "account",
+    "mailboxes",
+    "new",
+    "updated",
+    "expunged",
+    "bytes",
+    "seconds",
+    "round_trips",
+    "connections_opened",
+    "error",
+}
+
+
+def test_times_are_iso_8601_in_utc() -> None:
+    assert views.iso(0) == "1970-01-01T00:00:00.000Z"
+    assert views.iso(1_700_000_000.5) == "2023-11-14T22:13:20.500Z"
+    assert views.iso(None) is None
+    assert views.iso(1e20) is None
+
+
+def test_a_pass_report_has_the_contract_s_keys() -> None:
+    report = PassReport("work", mailboxes=3, new=2)
+    error = CommandError("SELECT", "NO", "", "not now")
+    error.account, error.mailbox = "work", "Lists"
+    shown = views.pass_report(report)
+    assert set(shown) == CONTRACT_KEYS
+    assert shown["error"] is None
+    report.errors.append(error)
+    shown = views.pass_report(report)
+    assert shown["error"]["code"] == "command"
+    assert "'Lists'" in shown["error"]["message"]
+
+
+def test_metrics_show_what_was_observed() -> None:
+    metrics = Metrics()
+    metrics.observe("recorded", 0.2)
+    metrics.observe("ran:threat", 0.01)
+    metrics.stored.inc(3)
+    text = metrics.render(
+        Snapshot(
+            accounts=(AccountGauge("work", "connected", 1.5, 2), AccountGauge("home", "connectError", None, 0)),
+            queue={"pending": 7},
+            oldest_seconds=4.0,
+            deliveries={"failed": 1},
+            parked=2,
+        )
+    ).decode()
+    for line in (
+        "mailmill_messages_stored_total 3.0",
+        "mailmill_stored_to_processed_seconds_count 1.0",
+        'mailmill_processor_seconds_count{processor="threat"} 1.0',
+        'mailmill_account_seconds_since_round_trip{account="work"} 1.5',
+        'mailmill_account_seconds_since_round_trip{account="home"} -1.0',
+        'mailmill_account_connected{account="home",state="connectError"} 0.0',
+        'mailmill_queue_rows{state="pending"} 7.0',
+        "mailmill_queue_oldest_seconds 4.0",
+        'mailmill_deliveries{state="failed"} 1.0',
+        "mailmill_parked_messages 2.0",
+    ):
+        assert line in text
+
+
+def test_a_stage_nobody_knows_is_a_bug_not_silence() -> None:
+    with pytest.raises(KeyError):
+        Metrics().observe("no_such_stage", 1.0)
+
+
+def test_the_token_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = tmp_path
+    token = ensure_token(folder)
+    assert len(token) > 40
+    assert ensure_token(folder) == token
+    assert (folder / "api-token").stat().st_mode & 0o777 == 0o600
+    (folder / "api-token").write_text("")
+    with pytest.raises(StoreError, match="does not hold a token"):
+        ensure_token(folder)
