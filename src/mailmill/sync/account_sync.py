@@ -25,7 +25,7 @@ from enum import Enum, auto
 
 import structlog
 
-from mailmill.errors import AuthenticationError, CommandError, MailmillError
+from mailmill.errors import AuthenticationError, CommandError, ConnectionLostError, MailmillError, StoreError
 from mailmill.imap.connection import ImapConnection
 from mailmill.imap.pool import Pool, PoolSettings
 from mailmill.imap.providers import Provider
@@ -306,11 +306,15 @@ class AccountSync:
         try:
             await asyncio.wait(self._pass.backlogs)
             orphans = await self._conclude(report, started_at)
+        except BaseException:
+            report.errors.append(ConnectionLostError("the pass was cut short", account=self._context.account))
+            raise
         finally:
             _answer(serving, report)
-        if orphans or report.errors:
-            self._wanted.set()
         await self._set_state(AccountState.CONNECTED)
+        if orphans:
+            await asyncio.sleep(_ORPHAN_SECONDS)
+            self._wanted.set()
 
     async def _full_pass(self, main: ImapConnection, scope: Scope, report: PassReport) -> float:
         loop = asyncio.get_running_loop()
@@ -372,11 +376,14 @@ class AccountSync:
         self._opened_before = 0
         self._last_error = error
         self._push = None
-        if classify(error) is Action.STOP_ACCOUNT:
-            await self._set_state(AccountState.AUTHENTICATION_ERROR, error.message)
-        else:
-            await self._set_state(AccountState.CONNECT_ERROR, error.message)
         self._answer_all(error)
+        stopped = classify(error) is Action.STOP_ACCOUNT
+        state = AccountState.AUTHENTICATION_ERROR if stopped else AccountState.CONNECT_ERROR
+        try:
+            await self._set_state(state, error.message)
+        except StoreError as failure:
+            # A full disk must not end the account's task, and with it the service: the state is told when it can be.
+            self._log.warning("state not recorded", error=str(failure), hint=failure.hint)
 
     async def _wait_for_person(self, error: MailmillError) -> None:
         self._last_error = error

@@ -102,7 +102,9 @@ class TerminalNarrator:
         )
 
     def ended(self, *, processed: int, alerted: int) -> None:
-        words = f"{processed} messages processed, {alerted} alerts. The demo, its server and its folder are gone."
+        words = (
+            f"Processed {processed} messages, alerted {alerted} times. The demo, its server and its folder are gone."
+        )
         self._say(Text(), Text(words, "dim"))
 
     def _line(self, time: Text, verdict: Text, category: Text, subject: str, summary: str, style: str) -> Text:
@@ -110,7 +112,7 @@ class TerminalNarrator:
         room = self._console.width - _TIME - _VERDICT - _CATEGORY - 4
         beside = room - _SUBJECT - 2
         parts = [*_column(time, _TIME + 2), *_column(verdict, _VERDICT + 1), *_column(category, _CATEGORY + 1)]
-        if beside < _LEAST_SUMMARY:
+        if beside < _LEAST_SUMMARY or not summary:
             parts.append((_cut(subject, max(room, 8)), style))
         else:
             parts += [(set_cell_size(_cut(subject, _SUBJECT), _SUBJECT + 2), style), (_cut(summary, beside), "dim")]
