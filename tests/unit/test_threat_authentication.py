@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 from threat_mail import NOTHING, PROVEN, SERVER, found, mail
 
-from mailmill.processing.threat.authentication_results import parse_authentication_results, read_authentication
+from mailmill.message_parser import parse_message
+from mailmill.processing.threat.authentication_results import (
+    parse_authentication_results,
+    read_authentication,
+    trusted_results,
+)
 
 FAILED = "spf=softfail smtp.mailfrom={d}; dkim=none; dmarc=fail header.from={d}"
 
@@ -126,3 +131,17 @@ def test_several_from_addresses_need_a_sender_field() -> None:
 def test_a_passed_received_spf_never_speaks_for_a_message() -> None:
     message = mail(results=None, headers=("Received-SPF: pass (ok)",))
     assert not read_authentication(message, SERVER, "meadow-farm.com").aligned
+
+
+@pytest.mark.parametrize(
+    ("server", "trusted"),
+    [
+        ("mx.example.org", True),
+        ("example.org", True),
+        ("mx.example.org.evil.example", False),
+        ("badexample.org", False),
+    ],
+)
+def test_a_domain_stands_for_its_hosts_and_for_nobody_else(server: str, trusted: bool) -> None:
+    message = parse_message(f"Authentication-Results: {server}; spf=pass\r\nFrom: a@b.example\r\n\r\nx".encode())
+    assert bool(trusted_results(message, "*.example.org")) is trusted

@@ -116,6 +116,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         await asyncio.to_thread(_empty, spool_dir)
         blobs = BlobStore(data_dir / "blobs")
         metrics = Metrics()
+        trusted: dict[str, str | None] = {}
         node = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         application = Application(
             settings=settings,
@@ -126,13 +127,12 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             token=token,
             processors=processors,
             accounts={},
-            worker=Worker(
-                database, blobs, processors, node, authserv_id=_trusted_host(settings), observe=metrics.observe
-            ),
+            worker=Worker(database, blobs, processors, node, authserv_id=trusted.get, observe=metrics.observe),
             dispatcher=Dispatcher(database, blobs, destinations, node, observe=metrics.observe),
             node=node,
         )
         await _take_accounts(application, spool_dir)
+        trusted |= {name: account.configured.authserv_id for name, account in application.accounts.items()}
         async with database.write() as connection:
             # We hold the data folder: whoever else held work is dead.
             await queue.reap(connection, heartbeat_before=time.time(), now=time.time())
@@ -241,16 +241,6 @@ async def _take_accounts(application: Application, spool_dir: Path) -> None:
             slots=slots,
         )
         application.accounts[account.name] = RunningAccount(account, row, sync, connect)
-
-
-def _trusted_host(settings: Settings) -> Callable[[str], str | None]:
-    """Whose Authentication-Results an account trusts; None lets the processor learn it from the messages."""
-
-    def authserv_id(account: str) -> str | None:
-        configured = settings.accounts.get(account)
-        return configured.authserv_id if configured is not None else None
-
-    return authserv_id
 
 
 def _observer(metrics: Metrics) -> Callable[[int, float | None], None]:

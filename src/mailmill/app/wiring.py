@@ -18,6 +18,7 @@ from mailmill.model import Credentials, Endpoint
 from mailmill.processing import registry
 from mailmill.processing.builtin import BUILTIN
 from mailmill.processing.registry import Processor
+from mailmill.processing.threat.hosts import organisation_of
 from mailmill.settings import AccountSettings, Settings, check_processor_names, password_of, secret_of
 from mailmill.sync.account_sync import AccountSettings as SyncAccountSettings
 
@@ -37,7 +38,12 @@ class ConfiguredAccount:
 
     @property
     def authserv_id(self) -> str | None:
-        return self.settings.authserv_id
+        """Whose Authentication-Results are believed: as configured, as known of the provider, else any host of the
+        organisation that runs the IMAP server (RFC 8601 §5: it removes forged ones at its border).
+        """
+        organisation = organisation_of(self.endpoint.host)
+        learned = f"*.{organisation}" if organisation else None
+        return self.settings.authserv_id or self.provider.authserv_id or learned
 
     def mark_text(self) -> str:
         """What changes when the way in changes: the text whose keyed hash tells old credentials from new."""

@@ -15,6 +15,7 @@ class Provider:
 
     ``idle_probe_seconds``: how long an idle connection may stay silent before it must be proven alive.
     ``pipelines_idle``: takes ``DONE``, a command and ``IDLE`` in one write.
+    ``authserv_id``: whose Authentication-Results its mail carries; ``*.`` stands for every host of a domain.
     ``temporary_login_phrases``: lower-case words in a refused login that mean "not now" where no response code does.
     """
 
@@ -26,6 +27,7 @@ class Provider:
     pipelines_idle: bool = True
     temporary_login_phrases: tuple[str, ...] = ()
     login_hint: str = ""
+    authserv_id: str | None = None
 
 
 GENERIC = Provider("generic")
@@ -39,6 +41,7 @@ PROVIDERS: tuple[Provider, ...] = (
         idle_probe_seconds=270,
         temporary_login_phrases=("too many simultaneous connections",),
         login_hint="Gmail wants an app password: https://myaccount.google.com/apppasswords",
+        authserv_id="mx.google.com",
     ),
     Provider(
         "microsoft365",
@@ -54,12 +57,14 @@ PROVIDERS: tuple[Provider, ...] = (
         max_connections=5,
         idle_probe_seconds=270,
         login_hint="Yahoo and AOL want an app password, made in the account's security settings",
+        authserv_id="*.yahoo.com",
     ),
     Provider(
         "icloud",
         host_suffixes=("mail.me.com", "icloud.com"),
         max_connections=10,
         login_hint="iCloud wants an app-specific password: https://account.apple.com",
+        authserv_id="*.icloud.com",
     ),
     Provider(
         "gmx",

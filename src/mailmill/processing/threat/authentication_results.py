@@ -95,15 +95,19 @@ def read_authentication(message: ParsedMessage, authserv_id: str | None, from_do
 
 
 def trusted_results(message: ParsedMessage, authserv_id: str | None) -> tuple[Result, ...]:
-    """All results under our authserv-id; of the fields that speak of one method, only the topmost one counts."""
+    """All results under our authserv-id; of the fields that speak of one method, only the topmost one counts.
+
+    ``authserv_id`` is a name, or ``*.example.org`` for that domain and every host in it.
+    """
     if not authserv_id:
         return ()
     wanted = authserv_id.strip().lower()
+    domain = wanted.removeprefix("*.") if wanted.startswith("*.") else ""
     seen: set[str] = set()
     results: list[Result] = []
     for field in message.header_all("Authentication-Results")[:MAX_FIELDS]:
         server, found = parse_authentication_results(field)
-        if server != wanted:
+        if server != wanted and not (domain and (server == domain or server.endswith("." + domain))):
             continue
         fresh = [result for result in found if result.method not in seen]
         seen.update(result.method for result in found)
