@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     remark = "; ".join(remarks)
     if options.json:
         print(json.dumps(report.as_json(results, facts, failed, remark=remark), indent=1))
-    else:
+    elif results:
         report.show(Console(width=None if sys.stdout.isatty() else 140), results, facts, remark=remark)
     for name, reason in failed.items():
         console.print(f"{name} could not be measured: {reason}", style="red", markup=False, highlight=False)

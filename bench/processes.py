@@ -42,7 +42,12 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.out)
+        """The one JSON object that it printed; a profiler's own words may stand around it."""
+        text = self.out.decode()
+        try:
+            return json.JSONDecoder().raw_decode(text, text.index("{"))[0]
+        except ValueError as error:
+            raise BenchError(f"no JSON came, but: {text[:_ERROR_CHARACTERS]}") from error
 
 
 class Programs:

@@ -54,7 +54,7 @@ def as_json(
 
 
 def _cells(line: Line) -> tuple[Text, ...]:
-    style = "dim" if line.work.startswith(" ") else ""
+    style = "" if line.goal else "dim"
     peer = Text.assemble(_samples(line.peer), (f"\n{line.peer_name}", "dim")) if line.peer else Text("")
     if line.peer_name and not line.peer:
         peer = Text(f"{line.peer_name}: not there", "yellow")
@@ -69,7 +69,7 @@ def _cells(line: Line) -> tuple[Text, ...]:
 
 
 def _samples(samples: Samples) -> Text:
-    text = Text(f"{number(samples.median)} {samples.unit}".replace(" ×", " ×"), "bold")
+    text = Text(f"{number(samples.median)} {samples.unit}", "bold")
     if len(samples.values) > 1:
         text.append(f"\n({number(samples.low)} – {number(samples.high)}, n {len(samples.values)})", "not bold dim")
     return text

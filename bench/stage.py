@@ -68,7 +68,7 @@ class Stage:
         """5,000 messages, 239 MB (fewer in a quick run), delivered once and read by every row that wants them."""
         if self._bulk is None:
             self.bar.doing("filling the large mailbox")
-            count = self.size(5000, 500)
+            count = self.size(5000, 2000)
             server, total = self.dovecot, 0
 
             def delivered() -> Iterator[bytes]:

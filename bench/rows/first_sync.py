@@ -70,7 +70,12 @@ async def measure(stage: Stage) -> Result:
     def seconds(name: str) -> list[float]:
         """Wall time less the median no-op start."""
         no_op = Samples.of([each.wall_seconds for each in measured[f"{name} no-op"]], "s").median
-        return [each.wall_seconds - no_op for each in measured[name]]
+        spent = [each.wall_seconds - no_op for each in measured[name]]
+        if min(spent) <= 0:
+            raise BenchError(
+                f"{name}: a no-op start ({no_op:.2f} s) took longer than the work; the machine is too busy"
+            )
+        return spent
 
     def rates(name: str) -> Samples:
         return Samples.of([bulk.messages / each for each in seconds(name)], "messages/s")

@@ -1,16 +1,23 @@
 """Sets of UIDs as sorted, disjoint ranges: what the server lists, what we hold, what is still to be fetched.
 
-A mailbox of 200,000 messages is a handful of ranges, so all operations work on ranges, never on single numbers.
+A mailbox of 200,000 messages is a handful of ranges, so all operations work on ranges, never on single numbers. One
+that was much deleted from is tens of thousands of ranges: two such sets are merged in one walk over both, and a few
+ranges meet many by bisection, which copies the stretches between them as they are.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 from mailmill.model import Uid
 
 _MAX_UID = 2**32 - 1
+
+# A bisection in many ranges costs about as much as walking over so many of them.
+_WALKED_PER_BISECTION = 16
+
+_Ranges = tuple[tuple[int, int], ...]
 
 
 class UidSet:
@@ -40,8 +47,13 @@ class UidSet:
                     merged[-1] = (merged[-1][0], high)
             else:
                 merged.append((low, high))
+        return cls._of(merged)
+
+    @classmethod
+    def _of(cls, ranges: Iterable[tuple[int, int]]) -> UidSet:
+        """From ranges that are in order and neither overlap nor touch."""
         self = cls.__new__(cls)
-        self._ranges = tuple(merged)
+        self._ranges = tuple(ranges)
         return self
 
     @classmethod
@@ -89,35 +101,37 @@ class UidSet:
         return index >= 0 and self._ranges[index][0] <= uid <= self._ranges[index][1]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, UidSet) and self._ranges == other._ranges
+        if not isinstance(other, UidSet):
+            return False
+        # Lengths first: tuples of different lengths are compared item by item all the same.
+        mine, theirs = self._ranges, other._ranges
+        return mine is theirs or (len(mine) == len(theirs) and mine == theirs)
 
     def __hash__(self) -> int:
         return hash(self._ranges)
 
     def __or__(self, other: UidSet) -> UidSet:
-        return UidSet.from_ranges(self._ranges + other._ranges)
+        many, few = _by_size(self, other)
+        if not few or few == many:
+            return many
+        merge = _spliced if _is_few(few._ranges, many._ranges) else _merged
+        return UidSet._of(merge(many._ranges, few._ranges))
 
     def __sub__(self, other: UidSet) -> UidSet:
-        out: list[tuple[int, int]] = []
-        holes = other._ranges
-        first = 0
-        for low, high in self._ranges:
-            while first < len(holes) and holes[first][1] < low:
-                first += 1
-            index = first
-            start = low
-            while index < len(holes) and holes[index][0] <= high:
-                hole_low, hole_high = holes[index]
-                if hole_low > start:
-                    out.append((start, hole_low - 1))
-                start = max(start, hole_high + 1)
-                index += 1
-            if start <= high:
-                out.append((start, high))
-        return UidSet.from_ranges(out)
+        ranges, holes = self._ranges, other._ranges
+        if not ranges or not holes:
+            return self
+        if self == other:
+            return UidSet()
+        if _is_few(holes, ranges):
+            return UidSet._of(_pierced(ranges, holes))
+        return UidSet._of(_without(ranges, holes, bisect=_is_few(ranges, holes)))
 
     def __and__(self, other: UidSet) -> UidSet:
-        return self - (self - other)
+        many, few = _by_size(self, other)
+        if not few or few == many:
+            return few
+        return UidSet._of(_common(few._ranges, many._ranges, bisect=_is_few(few._ranges, many._ranges)))
 
     @property
     def highest(self) -> Uid | None:
@@ -132,7 +146,129 @@ class UidSet:
             take = min(count, high - low + 1)
             out.append((high - take + 1, high))
             count -= take
-        return UidSet.from_ranges(out)
+        return UidSet._of(reversed(out))
+
+
+def _by_size(one: UidSet, other: UidSet) -> tuple[UidSet, UidSet]:
+    """The one of more ranges first."""
+    return (one, other) if len(one._ranges) >= len(other._ranges) else (other, one)
+
+
+def _is_few(some: _Ranges, many: _Ranges) -> bool:
+    return len(some) * _WALKED_PER_BISECTION < len(many)
+
+
+def _reaching(ranges: _Ranges, uid: int, start: int) -> int:
+    """The index, from ``start`` on, of the first range that ends at ``uid`` or above."""
+    index = bisect_left(ranges, (uid, 0), start)
+    return index - 1 if index > start and ranges[index - 1][1] >= uid else index
+
+
+def _merged(left: _Ranges, right: _Ranges) -> list[tuple[int, int]]:
+    """The union, in one walk over both."""
+    out: list[tuple[int, int]] = []
+    low, high = -2, -2  # the range being put together; no UID touches this first one
+    for next_low, next_high in _in_order(left, right):
+        if next_low > high + 1:
+            out.append((low, high))
+            low, high = next_low, next_high
+        elif next_high > high:
+            high = next_high
+    out.append((low, high))
+    return out[1:]
+
+
+def _in_order(left: _Ranges, right: _Ranges) -> Iterator[tuple[int, int]]:
+    end, index = len(right), 0
+    for pair in left:
+        while index < end and right[index] < pair:
+            yield right[index]
+            index += 1
+        yield pair
+    yield from right[index:]
+
+
+def _spliced(many: _Ranges, few: _Ranges) -> list[tuple[int, int]]:
+    """The union, where ``few`` are put in between."""
+    out: list[tuple[int, int]] = []
+    index = 0
+    for low, high in few:
+        begin = _reaching(many, low - 1, index)
+        out += many[index:begin]
+        index = bisect_right(many, (high + 1, _MAX_UID + 1), begin)
+        # What the one before was joined with may reach this one.
+        joined = [out.pop()] if out and out[-1][1] >= low - 1 else []
+        joined += many[begin:index]
+        if joined:
+            low, high = min(low, joined[0][0]), max(high, joined[-1][1])
+        out.append((low, high))
+    out += many[index:]
+    return out
+
+
+def _pierced(ranges: _Ranges, holes: _Ranges) -> list[tuple[int, int]]:
+    """``ranges`` without a few ``holes``."""
+    out: list[tuple[int, int]] = []
+    index = 0
+    for low, high in holes:
+        begin = _reaching(ranges, low, index)
+        out += ranges[index:begin]
+        index = bisect_right(ranges, (high, _MAX_UID + 1), begin)
+        # What the hole before left of a range may be cut again.
+        cut = [out.pop()] if out and out[-1][1] >= low else []
+        cut += ranges[begin:index]
+        if cut:
+            if cut[0][0] < low:
+                out.append((cut[0][0], low - 1))
+            if cut[-1][1] > high:
+                out.append((high + 1, cut[-1][1]))
+    out += ranges[index:]
+    return out
+
+
+def _without(ranges: _Ranges, holes: _Ranges, *, bisect: bool) -> list[tuple[int, int]]:
+    """``ranges`` without ``holes``; ``bisect`` where there are many more holes than ranges."""
+    out: list[tuple[int, int]] = []
+    holes_end = len(holes)
+    index = 0
+    for low, high in ranges:
+        start = low
+        if bisect:
+            index = _reaching(holes, low, index)
+        while index < holes_end:
+            hole_low, hole_high = holes[index]
+            if hole_low > high:
+                break
+            if hole_high >= start:
+                if hole_low > start:
+                    out.append((start, hole_low - 1))
+                start = hole_high + 1
+                if hole_high > high:
+                    break  # the hole goes on into the next range
+            index += 1
+        if start <= high:
+            out.append((start, high))
+    return out
+
+
+def _common(few: _Ranges, many: _Ranges, *, bisect: bool) -> list[tuple[int, int]]:
+    """The intersection; ``bisect`` where there are many more of the second than of the first."""
+    out: list[tuple[int, int]] = []
+    end = len(many)
+    index = 0
+    for low, high in few:
+        if bisect:
+            index = _reaching(many, low, index)
+        while index < end:
+            other_low, other_high = many[index]
+            if other_low > high:
+                break
+            if other_high >= low:
+                out.append((low if low > other_low else other_low, high if high < other_high else other_high))
+                if other_high > high:
+                    break  # it goes on into the next range
+            index += 1
+    return out
 
 
 def _number(text: str) -> int:

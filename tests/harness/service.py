@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,14 @@ class RunningService:
                         found: dict[str, Any] = event
                         return found
 
+    async def until_status(self, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The status as soon as it is as ``ready`` wants it; its counted figures may be two seconds old."""
+        async with asyncio.timeout(30):
+            while not ready(status := await self.get("/v1/status")):
+                await asyncio.sleep(0.1)
+        found: dict[str, Any] = status
+        return found
+
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; its exit code. Fails if it takes longer than it promises."""
         self.process.send_signal(number)
@@ -85,9 +93,11 @@ class RunningService:
 
 
 @contextlib.asynccontextmanager
-async def service(config: Path, socket: Path) -> AsyncIterator[RunningService]:
+async def service(
+    config: Path, socket: Path, *, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningService]:
     """``mailmill run``, answering when the block begins."""
-    process = await _start(config, "run")
+    process = await _start(config, "run", environ=environ)
     errors: list[str] = []
     reading = asyncio.create_task(_collect(process, errors))
     transport = httpx2.AsyncHTTPTransport(uds=str(socket))

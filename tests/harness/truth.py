@@ -81,7 +81,8 @@ def in_store(data_dir: Path) -> dict[str, dict[int, tuple[frozenset[str], bytes]
 def check(data_dir: Path, server: Truth) -> None:
     """The store equals ``server``; each message has one id and one messageNew; what is nowhere is deleted. Blocks."""
     store = in_store(data_dir)
-    assert _shown(store) == _shown(server)
+    held, wanted = _shown(store), _shown(server)
+    assert held == wanted, f"the store holds {held}, the server {wanted}"
     for path, messages in server.items():
         for uid, (_, raw) in messages.items():
             assert store[path][uid][1] == raw, f"{path} {uid} has another content"

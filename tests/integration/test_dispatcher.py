@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,18 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from standardwebhooks import Webhook
 
 from mailmill.alerts import health, pump, rules
 from mailmill.alerts.dispatcher import Dispatcher
+from mailmill.alerts.envelopes import Envelopes
 from mailmill.alerts.rendering import render
 from mailmill.alerts.rules import Destination
 from mailmill.message_parser import parse_headers
 from mailmill.model import Backlog, EventName, MailboxRef, MessageMeta, Uid
 from mailmill.store import accounts, event_log, messages, outbox, queue
-from mailmill.store.blobs import BlobStore
+from mailmill.store.blobs import BlobRef, BlobStore
 from mailmill.store.database import Database
 from mailmill.store.event_log import NewEvent
 from mailmill.store.messages import Arrival, Cursor, StoredContent, SyncBatch, WorkPlan
@@ -255,7 +257,7 @@ async def test_a_failure_is_tried_again_with_the_same_id(
 
 @pytest.mark.parametrize(
     ("answer", "attempts", "status"),
-    [(Answer(410), 1, 410), (Answer(404), 3, 404), (Answer(307, {"location": "/"}), 3, 307), (Answer(500), 4, 500)],
+    [(Answer(410), 1, 410), (Answer(404), 4, 404), (Answer(307, {"location": "/"}), 4, 307), (Answer(500), 4, 500)],
 )
 async def test_what_is_given_up(
     mill: Mill, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch, answer: Answer, attempts: int, status: int
@@ -370,7 +372,7 @@ async def test_results_stand_under_the_names_of_the_contract(mill: Mill) -> None
         await event_log.append(connection, [processed])
     async with mill.database.read() as connection:
         rows = await event_log.read_after(connection, 0, 100)
-        envelopes = await render(connection, mill.blobs, rows)
+    envelopes = await render(mill.database, mill.blobs, rows)
     assert [envelope["event"] for envelope in envelopes] == [row.event for row in rows]
     data = next(envelope["data"] for envelope in envelopes if envelope["event"] == "messageProcessed")
     assert (data["summary"], data["category"], data["priority"]) == ("An invoice.", "receipt", "normal")
@@ -384,7 +386,47 @@ async def test_long_text_is_trimmed(mill: Mill) -> None:
     await mill.arrive(b"Subject: long\r\nX-Long: " + b"h" * 60_000 + b"\r\n\r\n" + b"x" * 200_000)
     async with mill.database.read() as connection:
         rows = [row for row in await event_log.read_after(connection, 0, 100) if row.event == "messageNew"]
-        data = (await render(connection, mill.blobs, rows))[0]["data"]
+    data = (await render(mill.database, mill.blobs, rows))[0]["data"]
     assert data["text"]["hasMore"] is True
     assert len(data["text"]["plain"]) == 32 << 10
     assert "x-long" not in data["headers"]
+
+
+async def test_no_reader_is_held_while_raw_mail_is_read_and_parsed(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    await mill.arrive()
+    held = 0
+    held_at_reading: list[int] = []
+    read, get_many = mill.database.read, mill.blobs.get_many
+
+    @asynccontextmanager
+    async def counted_read() -> AsyncIterator[AsyncConnection]:
+        nonlocal held
+        async with read() as connection:
+            held += 1
+            try:
+                yield connection
+            finally:
+                held -= 1
+
+    async def watched_get_many(refs: Collection[BlobRef]) -> dict[bytes, bytes]:
+        held_at_reading.append(held)
+        return await get_many(refs)
+
+    monkeypatch.setattr(mill.database, "read", counted_read)
+    monkeypatch.setattr(mill.blobs, "get_many", watched_get_many)
+    async with mill.database.read() as connection:
+        ids = [row.id for row in await event_log.read_after(connection, 0, 100) if row.event == "messageNew"]
+    found = await Envelopes(mill.database, mill.blobs).get(ids)
+    assert json.loads(found[ids[0]].body)["data"]["text"]["plain"] == "Guten Tag"
+    assert held_at_reading == [0]
+
+
+async def test_a_date_that_no_calendar_holds_is_shown_as_none(mill: Mill) -> None:
+    message_id = await mill.arrive()
+    async with mill.database.write() as connection:
+        await connection.execute(update(message).where(message.c.id == message_id).values(date_header=1e18))
+    async with mill.database.read() as connection:
+        rows = [row for row in await event_log.read_after(connection, 0, 100) if row.event == "messageNew"]
+    [envelope] = await render(mill.database, mill.blobs, rows)
+    assert envelope["data"]["date"] is None
+    assert envelope["data"]["subject"] == "Rechnung für März"

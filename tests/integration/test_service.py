@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import signal
 from collections.abc import Callable
@@ -82,7 +83,7 @@ events = ["messageNew", "messageProcessed", "threatFound"]
 """,
         )
         async with service(config, tmp_path / "data/mailmill.sock") as running:
-            await running.post("/v1/sync")
+            await running.post("/v1/sync", {"process": True})
             cursor = int((await running.get("/v1/status"))["cursor"])
             await dovecot.append(mail_user, "INBOX", PHISHING)
             names = {"messageNew", "messageProcessed", "threatFound"}
@@ -111,7 +112,7 @@ events = ["messageNew", "messageProcessed", "threatFound"]
             assert set(detail["results"]) == {"threat", "summary", "category"}
             source = await running.http.get(f"/v1/account/work/message/{message_id}/source")
             assert source.content == PHISHING
-            status = await running.get("/v1/status")
+            status = await running.until_status(lambda figures: figures["queue"]["completed"] == 6)
             assert status["accounts"] == {"connected": 1}
             assert (status["queue"]["pending"], status["queue"]["failed"]) == (0, 0)
             metrics = (await running.http.get("/metrics")).text
@@ -133,6 +134,49 @@ async def test_it_stops_in_time_and_leaves_its_folder_to_the_next(
         async with service(config, tmp_path / "data/mailmill.sock") as running:
             await running.post("/v1/sync")
             assert await running.stop(number) == 0
+
+
+async def test_it_stops_in_time_whatever_hangs(
+    dovecot: Dovecot, mail_user: str, configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A `def` processor that sleeps in a thread, a request that waits for it, and one that polls long."""
+    began = tmp_path / "began"
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\nfrom mailmill import processor\n\n"
+        "@processor('slow', timeout_seconds=120)\n"
+        "def slow(message, context):\n"
+        f"    pathlib.Path({str(began)!r}).touch()\n"
+        "    time.sleep(60)\n"
+        "    return {}\n"
+    )
+    await dovecot.add_message(mail_user, "INBOX", plain(1))
+    config = configure(dovecot, mail_user, '[processors]\nimport = ["slow:slow"]')
+    socket = tmp_path / "data/mailmill.sock"
+    async with service(config, socket, environ={"PYTHONPATH": str(tmp_path)}) as running:
+        hanging = [
+            asyncio.create_task(running.http.post("/v1/sync", json={"process": True})),
+            asyncio.create_task(running.http.get("/v1/events", params={"after": 1_000_000, "wait": 30})),
+        ]
+        async with asyncio.timeout(60):
+            while not began.exists():
+                await asyncio.sleep(0.02)
+        assert await running.stop() == 0
+        await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_a_secret_that_is_not_set_stops_what_needs_it_and_nothing_else(
+    dovecot: Dovecot, mail_user: str, configure: Callable[..., Path]
+) -> None:
+    hook = '[destinations.hook]\nkind = "webhook"\nurl = "https://example.org/"\nsecret_env = "HOOK_SECRET_OF_TEST"'
+    config = configure(dovecot, mail_user, hook)
+    assert (await mailmill(config, "status")).code == 0
+    assert (await mailmill(config, "sync", "--no-process")).code == 0
+    for command in ("run", "sync"):
+        refused = await mailmill(config, command)
+        assert refused.code == 2, refused.err
+        assert "HOOK_SECRET_OF_TEST" in refused.err
+        assert refused.err.count("error:") == 1
+        assert "Traceback" not in refused.err
 
 
 async def test_one_pass_without_a_service(

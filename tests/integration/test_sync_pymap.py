@@ -103,8 +103,12 @@ async def test_what_another_client_does_is_in_the_store_after_a_pass(own_pymap: 
         assert Counter(row.event for row in rows)["mailboxDeleted"] == 1
 
 
-async def test_changes_are_pushed(own_pymap: Pymap, data_dir: Path) -> None:
-    async with other_client(own_pymap) as other, account_on(own_pymap, data_dir) as account:
+async def test_changes_are_seen_without_asking(own_pymap: Pymap, data_dir: Path) -> None:
+    """pymap never tells what changed between the last command and its IDLE: the poll is what guarantees."""
+    async with (
+        other_client(own_pymap) as other,
+        account_on(own_pymap, data_dir, poll_interval_seconds=1) as account,
+    ):
         await account.once()
         before = Counter(row.event for row in await account.events())["messageNew"]
         for number in range(3):

@@ -123,6 +123,15 @@ async def test_a_body_that_drips_does_not_turn_success_into_a_repeat(
     await sender.close()
 
 
+async def test_a_status_line_counts_though_the_exchange_runs_into_its_timeout(receiver: WebhookReceiver) -> None:
+    receiver.answer = lambda _request: Answer(200, drip=True)
+    sender = await sender_to(receiver.url, timeout_seconds=0.5)
+    assert await sender.send(OUTGOING) == 200
+    await sender.close()
+    refused = await failure(receiver, Answer(503, {"retry-after": "7"}, drip=True), timeout_seconds=0.5)
+    assert (refused.status, refused.retry_after_seconds) == (503, 7.0)
+
+
 async def test_an_address_inside_is_refused_for_good(receiver: WebhookReceiver) -> None:
     error = await failure(receiver, Answer(), allow_private=False)
     assert error.permanent

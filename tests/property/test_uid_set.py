@@ -25,6 +25,69 @@ def test_operations_agree_with_sets(left: set[int], right: set[int]) -> None:
     assert all((uid in a) == (uid in left) for uid in range(62))
 
 
+few = st.sets(st.integers(1, 700), max_size=6)
+spans = st.lists(st.tuples(st.integers(1, 700), st.integers(0, 40)), max_size=3)
+
+
+@given(few, spans, few, spans, st.integers(2, 5))
+def test_a_few_ranges_meet_many(
+    added: set[int], wide: list[tuple[int, int]], removed: set[int], holes: list[tuple[int, int]], step: int
+) -> None:
+    """The paths for a small operand, on both sides, against a set of some hundred ranges."""
+    few_members = added | {uid for low, length in wide for uid in range(low, low + length)}
+    many_members = set(range(1, 700, step)) - removed
+    many_members -= {uid for low, length in holes for uid in range(low, low + length)}
+    small, large = UidSet(few_members), UidSet(many_members)
+    for a, b, left, right in (
+        (small, large, few_members, many_members),
+        (large, small, many_members, few_members),
+    ):
+        # Equal ranges, so the outcome is also in normal form.
+        assert a | b == UidSet(left | right)
+        assert a - b == UidSet(left - right)
+        assert a & b == UidSet(left & right)
+
+
+@given(uids)
+def test_operations_with_itself_and_with_nothing(members: set[int]) -> None:
+    one, same, nothing = UidSet(members), UidSet(members), UidSet()
+    assert one | same == one & same == one - nothing == one | nothing == nothing | one == one
+    assert one - same == one & nothing == nothing & one == nothing - one == nothing
+
+
+def test_tens_of_thousands_of_ranges_are_walked_once() -> None:
+    """Counted, not timed: every range that an operation looks at is one comparison or one bisection."""
+    looked = 0
+
+    class Counted(int):
+        def __lt__(self, other: int) -> bool:
+            nonlocal looked
+            looked += 1
+            return int(self) < int(other)
+
+        def __gt__(self, other: int) -> bool:
+            nonlocal looked
+            looked += 1
+            return int(self) > int(other)
+
+    count = 20_000
+    left = UidSet.from_ranges([(Counted(3 * n), Counted(3 * n)) for n in range(1, count)])
+    right = UidSet.from_ranges([(Counted(3 * n + 1), Counted(3 * n + 1)) for n in range(1, count, 2)])
+    one = UidSet([3 * count // 2])
+    for operation, most in (
+        (lambda: left | right, 8 * count),
+        (lambda: left - right, 8 * count),
+        (lambda: left & right, 8 * count),
+        (lambda: left | one, 100),
+        (lambda: left - one, 100),
+        (lambda: left & one, 100),
+        (lambda: one - left, 100),
+    ):
+        looked = 0
+        operation()
+        assert looked <= most
+
+
 @given(uids)
 def test_text_and_back(members: set[int]) -> None:
     assert UidSet.parse(str(UidSet(members))) == UidSet(members)

@@ -121,11 +121,11 @@ async def test_the_source_is_a_download_that_runs_nowhere(api: Any, fake: FakeUs
 
 
 async def test_sync_takes_accounts_and_process(api: Any, fake: FakeUseCases) -> None:
-    for body in (None, {}, {"accounts": ["support"], "process": False}):
+    for body in (None, {}, {"accounts": ["support"], "process": True}):
         response = await api.post("/v1/sync", **({} if body is None else {"json": body}))
         assert response.status_code == 200
         schemas.SyncReport.model_validate(response.json())
-    assert fake.calls == [("sync", None, True), ("sync", None, True), ("sync", ["support"], False)]
+    assert fake.calls == [("sync", None, False), ("sync", None, False), ("sync", ["support"], True)]
     assert (await api.post("/v1/sync", json={"accounts": ["none"]})).status_code == 404
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,11 @@ async def test_killing_a_child_takes_along_what_it_started(runners: Runners, tmp
 
 
 def _wait_for_second_writer(fifo: Path) -> None:
+    # Bounded here: this runs in a thread, which nobody can end from outside.
+    give_up_at = time.monotonic() + 30
     while sum(1 for _ in _holders(fifo)) < 3:
+        if time.monotonic() > give_up_at:
+            raise AssertionError("the grandchild did not open the FIFO within 30 s")
         threading.Event().wait(0.01)
 
 

@@ -22,7 +22,7 @@ async def connection(data_dir: Path) -> AsyncIterator[AsyncConnection]:
         yield opened
 
 
-async def ensure(connection: AsyncConnection, mark: str = "mark", name: str = "me") -> AccountRow:
+async def ensure(connection: AsyncConnection, mark: str | None = "mark", name: str = "me") -> AccountRow:
     return await accounts.ensure_account(
         connection, name=name, email="me@example.org", backlog=Backlog.STORE, credential_mark=mark, now=NOW
     )
@@ -86,6 +86,20 @@ async def test_new_credentials_clear_an_authentication_error(connection: AsyncCo
     assert (await ensure(connection, "other")).state == STATE.INIT
     await accounts.set_state(connection, account.id, STATE.AUTHENTICATION_ERROR, "no", NOW)
     assert await events(connection) == ["accountAdded", "authenticationError", "authenticationError"]
+
+
+async def test_credentials_that_cannot_be_had_now_change_nothing(connection: AsyncConnection) -> None:
+    account = await ensure(connection)
+    await accounts.set_state(connection, account.id, STATE.AUTHENTICATION_ERROR, "no", NOW)
+    row = await ensure(connection, None)
+    assert (row.state, row.state_reason) == (STATE.AUTHENTICATION_ERROR, "no")
+    assert (await ensure(connection)).state == STATE.AUTHENTICATION_ERROR, "the mark is as it was"
+    assert (await ensure(connection, "other")).state == STATE.INIT
+
+
+async def test_an_account_may_be_added_before_its_credentials_can_be_had(connection: AsyncConnection) -> None:
+    assert (await ensure(connection, None)).state == STATE.INIT
+    assert (await ensure(connection)).state == STATE.INIT
 
 
 async def test_what_is_not_configured_is_paused_and_purged_of_nothing(connection: AsyncConnection) -> None:

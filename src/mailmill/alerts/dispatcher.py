@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import func, select
 
 from mailmill.alerts.envelopes import Envelopes
-from mailmill.alerts.pump import Pump
+from mailmill.alerts.pump import Pump, pause_after, stopped_within
 from mailmill.alerts.rules import matching
 from mailmill.alerts.senders import make_sender
 from mailmill.errors import MailmillError
@@ -66,14 +66,16 @@ class Dispatcher:
         self._accounts: dict[int, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until ``stop`` is set. Raises ConfigurationError for a destination that cannot be. Can be cancelled.
+        """Until ``stop`` is set. Can be cancelled.
+
+        Raises ConfigurationError for a destination that cannot be. What fails later is logged and done again after a
+        while.
 
         Stopping takes at most ``pump.STOP_SECONDS`` for what is on its way and as much for writing it down.
         """
         # In a thread: a client reads the trusted certificates from disk.
         senders = await asyncio.to_thread(lambda: [make_sender(destination) for destination in self._destinations])
         envelopes = Envelopes(self._database, self._blobs)
-        await self._recover(first=True)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._plan_until(stop), name="planner")
             for destination, sender in zip(self._destinations, senders, strict=True):
@@ -84,19 +86,27 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         with self._database.wake.events.subscribe() as hint:
             stopper = asyncio.create_task(_notify_when(stop, hint.notify))
-            recovered_at = loop.time()
+            recovered_at: float | None = None
+            failures = 0
             try:
                 while not stop.is_set():
-                    pause = POLL_SECONDS * random.uniform(0.5, 1)  # noqa: S311 - jitter
                     try:
-                        if await self._plan() == PLAN_BATCH:
-                            continue
-                        if loop.time() - recovered_at >= HEARTBEAT_SECONDS:
-                            await self._recover()
+                        if recovered_at is None or loop.time() - recovered_at >= HEARTBEAT_SECONDS:
+                            await self._recover(first=recovered_at is None)
                             recovered_at = loop.time()
-                    except MailmillError as error:
-                        _log.warning("planning waits for the store", error=str(error), hint=error.hint)
-                    await hint.wait(pause)
+                        planned = await self._plan()
+                        failures = 0
+                    except Exception as error:  # noqa: BLE001 - the boundary of the planner: the pumps go on
+                        failures += 1
+                        pause = pause_after(failures)
+                        if isinstance(error, MailmillError):
+                            _log.warning("planning waits for the store", error=str(error), hint=error.hint)
+                        else:
+                            _log.exception("planning failed in an unforeseen way", again_in=round(pause, 1))
+                        await stopped_within(stop, pause)
+                        continue
+                    if planned < PLAN_BATCH:
+                        await hint.wait(POLL_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - jitter
             finally:
                 stopper.cancel()
 

@@ -17,8 +17,6 @@ from mailmill.store import event_log
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from mailmill.store.blobs import BlobStore
     from mailmill.store.database import Database
     from mailmill.store.event_log import EventRow
@@ -57,23 +55,23 @@ class Envelopes:
             if missing:
                 async with self._database.read() as connection:
                     rows = list((await event_log.get(connection, missing)).values())
-                    rendered = await self._render(connection, rows)
+                rendered = await self._render(rows)
                 for row, body in zip(rows, rendered, strict=True):
                     found[row.id] = Envelope(event_key(row.id), body, row.created_at)
                     self._keep(row.id, found[row.id])
         return found
 
-    async def _render(self, connection: AsyncConnection, rows: Sequence[EventRow]) -> list[bytes]:
+    async def _render(self, rows: Sequence[EventRow]) -> list[bytes]:
         """The bodies of ``rows``. One that cannot be rendered, for a reason nobody foresaw, goes out bare."""
         try:
-            return [_as_json(envelope) for envelope in await render(connection, self._blobs, rows)]
+            return [_as_json(envelope) for envelope in await render(self._database, self._blobs, rows)]
         except MailmillError:
             raise
         except Exception:  # noqa: BLE001 - one event must not stop its destinations, whatever is wrong with it
             _log.exception("events cannot be rendered", event_ids=[row.id for row in rows])
             if len(rows) == 1:
                 return [_as_json(bare_envelope(rows[0], None))]
-            return [body for row in rows for body in await self._render(connection, [row])]
+            return [body for row in rows for body in await self._render([row])]
 
     def _keep(self, event_id: int, envelope: Envelope) -> None:
         self._kept[event_id] = envelope

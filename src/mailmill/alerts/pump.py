@@ -39,7 +39,7 @@ GATHER_SECONDS: Final = 0.005
 DEADLINE_SLACK_SECONDS: Final = 60.0
 """A claim is another's to take this long after its exchange must have ended: rendering and the write come besides."""
 
-MAX_STORE_PAUSE_SECONDS: Final = 30.0
+MAX_PAUSE_SECONDS: Final = 30.0
 
 _log = structlog.get_logger(__name__)
 
@@ -73,17 +73,20 @@ class Pump:
         """Until ``stop``; then what is on its way has ``STOP_SECONDS`` to arrive, and the rest is given back."""
         with self._database.wake.deliveries.subscribe() as hint:
             stopper = asyncio.create_task(_notify_when(stop, hint))
-            store_failures = 0
+            failures = 0
             try:
                 while not stop.is_set():
                     try:
                         pause = await self._turn(hint, stop)
-                        store_failures = 0
-                    except MailmillError as error:
-                        store_failures += 1
-                        pause = min(MAX_STORE_PAUSE_SECONDS, 2.0**store_failures) * random.uniform(0.5, 1)  # noqa: S311
-                        self._log.warning("deliveries wait for the store", error=str(error), hint=error.hint)
-                        if await _stopped_within(stop, pause):
+                        failures = 0
+                    except Exception as error:  # noqa: BLE001 - the boundary of one destination: all else goes on
+                        failures += 1
+                        pause = pause_after(failures)
+                        if isinstance(error, MailmillError):
+                            self._log.warning("deliveries wait for the store", error=str(error), hint=error.hint)
+                        else:
+                            self._log.exception("deliveries failed in an unforeseen way", again_in=round(pause, 1))
+                        if await stopped_within(stop, pause):
                             break
                         continue
                     if pause > 0:
@@ -138,7 +141,7 @@ class Pump:
     async def _start(self, claims: Sequence[DeliveryClaim], hint: Subscription) -> None:
         try:
             envelopes = await self._envelopes.get([claim.event_id for claim in claims])
-        except MailmillError:
+        except Exception:
             await self._give_back(claims)
             raise
         for claim in claims:
@@ -213,7 +216,7 @@ class Pump:
                         await outbox.finish(connection, self._worker_id, self._ended, time.time())
                         await outbox.release(connection, self._worker_id, list(self._held.values()))
                 await self._sender.close()
-        except (TimeoutError, MailmillError) as error:
+        except Exception as error:  # noqa: BLE001 - as above; what is not written now is recovered
             self._log.warning("deliveries were not closed in order; they are made again", error=str(error))
 
 
@@ -222,7 +225,12 @@ async def _notify_when(stop: asyncio.Event, hint: Subscription) -> None:
     hint.notify()
 
 
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+def pause_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row, with jitter."""
+    return min(MAX_PAUSE_SECONDS, 2.0 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+
+
+async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()

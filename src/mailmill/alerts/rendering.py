@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from mailmill.message_parser import Attachment
     from mailmill.model import Address
     from mailmill.store.blobs import BlobStore
+    from mailmill.store.database import Database
     from mailmill.store.event_log import EventRow
     from mailmill.store.messages import MessageRow, PlaceRow
 
@@ -59,13 +61,43 @@ def event_key(event_id: int) -> str:
     return f"evt_{event_id}"
 
 
-def iso_time(seconds: float) -> str:
-    """Epoch seconds as ISO 8601 in UTC, with milliseconds: ``2026-03-03T10:00:00.000Z``."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def iso_time(seconds: float | None) -> str | None:
+    """Epoch seconds as ISO 8601 in UTC, with milliseconds: ``2026-03-03T10:00:00.000Z``.
+
+    None stays None, and what no calendar holds becomes None: dates come from mail.
+    """
+    if seconds is None:
+        return None
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def render(connection: AsyncConnection, blobs: BlobStore, rows: Sequence[EventRow]) -> list[dict[str, Any]]:
-    """The envelopes of ``rows``, in their order, ready for JSON."""
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the database knows of some events. By message id, ``names`` by account id."""
+
+    messages: dict[int, MessageRow]
+    places: dict[int, list[PlaceRow]]
+    names: dict[int, str]
+    results: dict[int, dict[str, Any]]
+
+
+async def render(database: Database, blobs: BlobStore, rows: Sequence[EventRow]) -> list[dict[str, Any]]:
+    """The envelopes of ``rows``, in their order, ready for JSON.
+
+    The reading connection is given back before raw mail is read and parsed: that takes its time, and there are few.
+    """
+    async with database.read() as connection:
+        facts = await _look_up(connection, rows)
+    shown = {row.message_id for row in rows if row.event in _WITH_CONTENT}
+    contents = await _contents(blobs, [message for message in facts.messages.values() if message.id in shown])
+    return [_envelope(row, facts, contents) for row in rows]
+
+
+async def _look_up(connection: AsyncConnection, rows: Sequence[EventRow]) -> _Facts:
     ids = {row.message_id for row in rows if row.message_id is not None}
     messages = await message_store.get_messages(connection, ids) if ids else {}
     places = await message_store.places_of(connection, ids) if ids else {}
@@ -76,22 +108,35 @@ async def render(connection: AsyncConnection, blobs: BlobStore, rows: Sequence[E
         names.update((row.id, row.name) for row in found)
     judged = {row.message_id for row in rows if row.event in _WITH_RESULTS}
     results = {message_id: await _results(connection, message_id) for message_id in messages if message_id in judged}
-    shown = {row.message_id for row in rows if row.event in _WITH_CONTENT}
-    contents = await _contents(blobs, [message for message in messages.values() if message.id in shown])
+    return _Facts(messages, places, names, results)
 
-    envelopes = []
-    for row in rows:
-        envelope = bare_envelope(row, names.get(row.account_id) if row.account_id is not None else None)
-        message = messages.get(row.message_id) if row.message_id is not None else None
-        if message is not None:
-            data = _message(message, _place(row, places.get(message.id, ())))
-            if row.event in _WITH_CONTENT:
-                data |= contents[message.id]
-            if row.event in _WITH_RESULTS:
-                data |= results[message.id]
-            envelope["data"] = data | envelope["data"]
-        envelopes.append(envelope)
-    return envelopes
+
+def _envelope(row: EventRow, facts: _Facts, contents: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    envelope = bare_envelope(row, facts.names.get(row.account_id) if row.account_id is not None else None)
+    message = facts.messages.get(row.message_id) if row.message_id is not None else None
+    if message is not None:
+        data = _message(message, _place(row, facts.places.get(message.id, ())))
+        if row.event in _WITH_CONTENT:
+            data |= contents[message.id]
+        if row.event in _WITH_RESULTS:
+            data |= facts.results[message.id]
+        envelope["data"] = data | envelope["data"]
+    return envelope
+
+
+def addresses(found: Sequence[Address]) -> list[dict[str, str]]:
+    return [{"name": one.name, "address": one.address} for one in found]
+
+
+def attachment(part: Attachment) -> dict[str, Any]:
+    return {
+        "id": part.id,
+        "contentType": part.content_type,
+        "encodedSize": part.encoded_size_bytes,
+        "filename": part.filename,
+        "inline": part.inline,
+        "contentId": part.content_id or None,
+    }
 
 
 def bare_envelope(row: EventRow, account_name: str | None) -> dict[str, Any]:
@@ -216,20 +261,10 @@ def _content(raw: bytes) -> dict[str, Any]:
         if room.take(name) and room.take(value):
             headers.setdefault(name.lower(), []).append(value)
     return {
-        "to": _addresses(summary.to),
-        "cc": _addresses(summary.cc),
-        "replyTo": _addresses(summary.reply_to),
-        "attachments": [
-            {
-                "id": attachment.id,
-                "contentType": attachment.content_type,
-                "encodedSize": attachment.encoded_size_bytes,
-                "filename": attachment.filename,
-                "inline": attachment.inline,
-                "contentId": attachment.content_id or None,
-            }
-            for attachment in parsed.attachments[:MAX_ATTACHMENTS]
-        ],
+        "to": addresses(summary.to[:MAX_ADDRESSES]),
+        "cc": addresses(summary.cc[:MAX_ADDRESSES]),
+        "replyTo": addresses(summary.reply_to[:MAX_ADDRESSES]),
+        "attachments": [attachment(each) for each in parsed.attachments[:MAX_ATTACHMENTS]],
         "headers": headers,
         "text": {
             "plain": parsed.text_plain[:MAX_TEXT_CHARS],
@@ -237,10 +272,6 @@ def _content(raw: bytes) -> dict[str, Any]:
             "hasMore": max(len(parsed.text_plain), len(parsed.text_html)) > MAX_TEXT_CHARS,
         },
     }
-
-
-def _addresses(addresses: Sequence[Address]) -> list[dict[str, str]]:
-    return [{"name": one.name, "address": one.address} for one in addresses[:MAX_ADDRESSES]]
 
 
 def _without_content(has_more: bool) -> dict[str, Any]:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 FIRST_WAIT_SECONDS: Final = 5.0
 LONGEST_WAIT_SECONDS: Final = 6 * 3600.0
 WAIT_FACTOR: Final = 4.0
-MAX_REFUSALS: Final = 3
-"""Tries of what the destination refuses (4xx, a redirect): once more after a bad deployment, not for two days."""
 
 TEMPORARY_STATUSES: Final = frozenset({408, 425, 429})
 
@@ -69,13 +67,12 @@ def _wants(destination: Destination, event: EventRow, account: str | None) -> bo
 def retry_at(destination: Destination, error: DeliveryError, attempts: int, now: float, chance: float) -> float | None:
     """When a delivery that failed ``attempts`` times (this one included) is tried again; None to give it up.
 
-    Given up: what is permanent (410, an address that may not be called), what the destination refused ``MAX_REFUSALS``
-    times, and anything after ``max_attempts``. The wait is exponential with full jitter, ``chance`` being a random
-    number in 0–1; the destination's Retry-After lengthens it, up to ``LONGEST_WAIT_SECONDS``. Twelve attempts stretch
-    over 16 hours on average.
+    Given up: what is permanent (410, an address that may not be called), and anything after ``max_attempts``. A refusal
+    is not: a receiver in the middle of a bad deployment answers 404 too. The wait is exponential with full jitter,
+    ``chance`` being a random number in 0–1; the destination's Retry-After lengthens it, up to
+    ``LONGEST_WAIT_SECONDS``. Twelve attempts stretch over 16 hours on average.
     """
-    limit = min(destination.max_attempts, MAX_REFUSALS) if is_refusal(error) else destination.max_attempts
-    if error.permanent or attempts >= limit:
+    if error.permanent or attempts >= destination.max_attempts:
         return None
     longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * WAIT_FACTOR ** min(attempts - 1, 20))
     return now + min(LONGEST_WAIT_SECONDS, max(longest * chance, error.retry_after_seconds or 0.0))

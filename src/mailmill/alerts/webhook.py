@@ -1,7 +1,8 @@
 """One webhook: a signed POST (Standard Webhooks), bounded in time and in what is read of the answer.
 
-Answers: 2xx is delivered. 410 is permanent. 408, 425, 429, 5xx, no answer: to be tried again (Retry-After is honoured).
-Other 4xx and redirects, which are not followed, are refusals: see ``rules.retry_at``.
+Answers: 2xx is delivered, and nothing that comes after its status line changes that. 410 is permanent. All else, and no
+answer, is tried again (Retry-After is honoured); redirects are not followed. What counts against the destination's
+health is ``rules.is_refusal``'s to say.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -32,6 +34,15 @@ MAX_ANSWER_BYTES: Final = 16 << 10
 BODY_SECONDS: Final = 1.0
 SHOWN_ANSWER_CHARS: Final = 200
 KEEP_ALIVE_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What came so far of an answer; ``status`` is 0 before its status line."""
+
+    status: int = 0
+    headers: httpx2.Headers = field(default_factory=httpx2.Headers)
+    body: bytearray = field(default_factory=bytearray)
 
 
 class WebhookSender:
@@ -71,38 +82,40 @@ class WebhookSender:
 
     async def send(self, outgoing: Outgoing) -> int:
         """POST ``outgoing``; the HTTP status of success. Raises DeliveryError. Can be cancelled."""
+        answer = _Answer()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                response, answer = await self._exchange(outgoing)
+                await self._exchange(outgoing, answer)
         except TimeoutError as error:
-            raise DeliveryError(f"{self._host} did not answer within {self._timeout_seconds:g} s") from error
+            if not answer.status:
+                raise DeliveryError(f"{self._host} did not answer within {self._timeout_seconds:g} s") from error
         except httpx2.HTTPError as error:
-            raise DeliveryError(f"{self._host}: {_reason(error)}") from error
+            if not answer.status:
+                raise DeliveryError(f"{self._host}: {_reason(error)}") from error
         except httpx2.InvalidURL as error:
             raise DeliveryError("the destination's URL cannot be used", permanent=True) from error
-        status = response.status_code
-        if 200 <= status < 300:
-            return status
-        raise _refused(self._host, status, response.headers, answer)
+        if 200 <= answer.status < 300:
+            return answer.status
+        raise _refused(self._host, answer)
 
-    async def _exchange(self, outgoing: Outgoing) -> tuple[httpx2.Response, bytes]:
+    async def _exchange(self, outgoing: Outgoing, answer: _Answer) -> None:
         now = datetime.now(UTC)
         headers = {
             "webhook-id": outgoing.id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._signer.sign(outgoing.id, now, outgoing.body.decode()),
         }
-        answer = bytearray()
         async with self._client.stream("POST", self._url, content=outgoing.body, headers=headers) as response:
-            # The status is the answer. The rest is read so that the connection can be used again, and for the words of
-            # a refusal; a body that drips, breaks or never ends must not turn a 200 into a repeat.
+            # The status is the answer, noted before anything else can go wrong. The rest is read so that the connection
+            # can be used again, and for the words of a refusal; a body that drips, breaks or never ends must not turn a
+            # 200 into a repeat.
+            answer.status, answer.headers = response.status_code, response.headers
             with contextlib.suppress(TimeoutError, httpx2.HTTPError):
                 async with asyncio.timeout(BODY_SECONDS):
                     async for piece in response.aiter_raw():
-                        answer += piece
-                        if len(answer) > MAX_ANSWER_BYTES:
+                        answer.body += piece
+                        if len(answer.body) > MAX_ANSWER_BYTES:
                             break
-        return response, bytes(answer[:MAX_ANSWER_BYTES])
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -122,8 +135,9 @@ def _signing_key(destination: Destination) -> bytes:
     return key
 
 
-def _refused(host: str, status: int, headers: httpx2.Headers, answer: bytes) -> DeliveryError:
-    said = answer.decode("utf-8", "replace")[: 2 * SHOWN_ANSWER_CHARS]
+def _refused(host: str, answer: _Answer) -> DeliveryError:
+    status = answer.status
+    said = answer.body[:MAX_ANSWER_BYTES].decode("utf-8", "replace")[: 2 * SHOWN_ANSWER_CHARS]
     shown = " ".join("".join(char if char.isprintable() else " " for char in said).split())[:SHOWN_ANSWER_CHARS]
     hint = ""
     if 300 <= status < 400:
@@ -135,7 +149,7 @@ def _refused(host: str, status: int, headers: httpx2.Headers, answer: bytes) -> 
         hint=hint,
         status=status,
         permanent=status == 410,
-        retry_after_seconds=_retry_after(headers.get("retry-after", ""), time.time()),
+        retry_after_seconds=_retry_after(answer.headers.get("retry-after", ""), time.time()),
     )
 
 

@@ -25,7 +25,8 @@ LOCAL_PEER = "mailmill.local_peer"
 _OPEN_PATHS = frozenset({"/health", "/ready", "/login"})
 _OPEN_PREFIX = "/static/"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+_FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip"})
+_FORWARDING_PREFIX = "x-forwarded-"
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -101,7 +102,8 @@ def judge(access: Access, *, method: str, path: str, headers: Headers, peer: str
 
 
 def _forwarded(headers: Headers) -> bool:
-    return any(name in headers for name in _FORWARDING_HEADERS)
+    """Whether a proxy passed the request on: then the peer is the proxy, not who asks."""
+    return any(name in _FORWARDING_HEADERS or name.startswith(_FORWARDING_PREFIX) for name in headers)
 
 
 class Gate:

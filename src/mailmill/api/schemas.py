@@ -27,7 +27,10 @@ class SyncRequest(_Request):
     accounts: list[str] | None = Field(
         default=None, description="Names of accounts; all if left out.", max_length=10_000
     )
-    process: bool = Field(default=True, description="Process what came in before answering; false leaves it queued.")
+    process: bool = Field(
+        default=False,
+        description="Answer when what came in is processed, or after 30 s; false answers when the pass is over.",
+    )
 
 
 class RetryRequest(_Request):

@@ -42,7 +42,7 @@ class ListenSettings:
     host: str | None = "127.0.0.1"
     port: int | None = 8025
     socket_path: Path | None = None
-    grace_seconds: float = 3.0
+    grace_seconds: float = 2.0
 
 
 class _LocalPeer:

@@ -7,20 +7,26 @@ passes and logs out; then what came is processed, and alerts that are due are se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mailmill.errors import AuthenticationError, MailmillError
+from mailmill.model import AccountState
 from mailmill.settings import Role
 from mailmill.store import outbox
 from mailmill.sync.report import PassReport
 
 if TYPE_CHECKING:
+    from mailmill.alerts.dispatcher import Dispatcher
     from mailmill.app.supervisor import Application, RunningAccount
 
 # A destination that is down must not keep a command from ending; what is left is sent next time.
 _ALERT_SECONDS = 15.0
 _POLL_SECONDS = 0.05
+# Other accounts' mail keeps a busy service's queue from ever being empty.
+_SETTLE_SECONDS = 30.0
 
 
 async def sync_accounts(application: Application, accounts: Sequence[RunningAccount]) -> list[PassReport]:
@@ -30,24 +36,37 @@ async def sync_accounts(application: Application, accounts: Sequence[RunningAcco
     slots = asyncio.Semaphore(application.settings.service.sync_concurrency)
 
     async def one(account: RunningAccount) -> PassReport:
+        if account.row.state is AccountState.AUTHENTICATION_ERROR:
+            # Changed credentials would have cleared it. A line in a crontab must not hammer a server that refuses us.
+            return PassReport(account.configured.name, errors=[_refused(account)])
         async with slots:
             return await account.sync.run_once()
 
     return list(await asyncio.gather(*(one(account) for account in accounts)))
 
 
-async def process_all(application: Application) -> None:
-    """Run the processors until nothing is left that could run now; without a service also send the alerts due."""
-    if application.running:
-        if application.has(Role.PROCESS):
-            await application.worker.settle()
-        return
+def _refused(account: RunningAccount) -> MailmillError:
+    name = account.configured.name
+    return account.configured.problem or AuthenticationError(
+        account.row.state_reason or "the server refused the credentials",
+        hint=f"correct the password, or ask the server again with: mailmill account check {name}",
+    )
+
+
+async def settle(application: Application) -> None:
+    """In a running service: wait until nothing is left that could run now, but not for ever (see `_SETTLE_SECONDS`)."""
+    if application.has(Role.PROCESS):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await application.worker.settle()
+
+
+async def process_all(application: Application, dispatcher: Dispatcher) -> None:
+    """Without a service: run the processors until nothing is left that could run now, and send the alerts due."""
     await _while_running(application.worker.run, application.worker.settle())
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_ALERT_SECONDS):
-            await _while_running(application.dispatcher.run, _alerts_sent(application))
-    except TimeoutError:
-        pass
+            await _while_running(dispatcher.run, _alerts_sent(application))
 
 
 async def _while_running(run: Callable[[asyncio.Event], Awaitable[None]], settled: Awaitable[None]) -> None:

@@ -8,10 +8,12 @@
     ├── dispatcher    alerts
     ├── housekeeping  dead workers' rows, orphaned segments
     ├── loop watch    how late the loop is
+    ├── memory        what a burst took, given back
     └── server        the API, given by the layer above
 
-Stopping: the listeners close, watchers end (nothing new comes in), claiming ends and what runs gets a grace, then the
-store closes. All of it within ten seconds; what is cut loses nothing, because nothing counts before its commit.
+Stopping: at once and side by side the listeners close, watchers end (nothing new comes in), claiming ends and what runs
+gets a grace; then the store closes. All of it within ten seconds, whatever hangs: a request, a processor, a thread.
+What is cut loses nothing, because nothing counts before its commit.
 """
 
 from __future__ import annotations
@@ -32,14 +34,15 @@ from pathlib import Path
 import structlog
 
 from mailmill.alerts.dispatcher import Dispatcher
-from mailmill.app import wiring
+from mailmill.app import memory, wiring
 from mailmill.app.access_token import ensure_token
+from mailmill.app.daemon_threads import DaemonThreads
 from mailmill.app.metrics import Metrics
 from mailmill.app.wiring import ConfiguredAccount
 from mailmill.errors import MailmillError
 from mailmill.imap.connection import ImapConnection
 from mailmill.processing.registry import Processor
-from mailmill.processing.worker import Worker
+from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.settings import Role, Settings
 from mailmill.store import accounts as account_store
 from mailmill.store import message_queries, queue
@@ -54,8 +57,11 @@ from mailmill.sync.holdings import Holdings
 
 _log = structlog.get_logger("mailmill.app")
 
+# What is running is given _GRACE_SECONDS, its outcome some more to be written; together they fit into _STOP_SECONDS,
+# counted from when the stop begins, and that leaves the rest of the ten seconds to the store.
 _GRACE_SECONDS = 4.0
-_STOP_SECONDS = 9.0
+_STOP_SECONDS = 8.0
+_CLOSE_SECONDS = 1.0
 _ORPHAN_AGE_SECONDS = 24 * 3600.0
 _HOUSEKEEPING_SECONDS = 3600.0
 _LAG_PERIOD_SECONDS = 0.25
@@ -84,7 +90,6 @@ class Application:
     processors: list[Processor]
     accounts: dict[str, RunningAccount]
     worker: Worker
-    dispatcher: Dispatcher
     node: str
     running: bool = False
     started_at: float = field(default_factory=time.time)
@@ -97,6 +102,14 @@ class Application:
     def has(self, role: Role) -> bool:
         return role in self.settings.service.roles
 
+    def make_dispatcher(self) -> Dispatcher:
+        """Made when alerts are to be sent: only then do the destinations' secrets have to be there.
+
+        Raises ConfigurationError where one is not.
+        """
+        destinations = wiring.destinations(self.settings)
+        return Dispatcher(self.database, self.blobs, destinations, self.node, observe=self.metrics.observe)
+
 
 @contextlib.asynccontextmanager
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
@@ -106,8 +119,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """
     data_dir = settings.service.data_dir
     processors = wiring.processors(settings)
-    destinations = wiring.destinations(settings)
     database = await Database.open(settings.service.database_url.get_secret_value(), data_dir=data_dir)
+    blobs: BlobStore | None = None
+    dropped = 0
     try:
         explicit = settings.master_key.get_secret_value() if settings.master_key else None
         keys = await open_key_ring(database, data_dir=data_dir, explicit=explicit, key_file=settings.service.key_file)
@@ -127,8 +141,15 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             token=token,
             processors=processors,
             accounts={},
-            worker=Worker(database, blobs, processors, node, authserv_id=trusted.get, observe=metrics.observe),
-            dispatcher=Dispatcher(database, blobs, destinations, node, observe=metrics.observe),
+            worker=Worker(
+                database,
+                blobs,
+                processors,
+                node,
+                settings=WorkerSettings(grace_seconds=_GRACE_SECONDS),
+                authserv_id=trusted.get,
+                observe=metrics.observe,
+            ),
             node=node,
         )
         await _take_accounts(application, spool_dir)
@@ -136,8 +157,17 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         async with database.write() as connection:
             # We hold the data folder: whoever else held work is dead.
             await queue.reap(connection, heartbeat_before=time.time(), now=time.time())
+            if application.has(Role.PROCESS):
+                names = {processor.name for processor in processors}
+                dropped = await queue.drop_unconfigured(connection, names, time.time())
+        if dropped:
+            _log.warning("dropped work for processors that are not configured any more", rows=dropped)
         yield application
     finally:
+        if blobs is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await blobs.close()
         await database.close()
 
 
@@ -148,15 +178,22 @@ async def run_service(
     stop: asyncio.Event | None = None,
 ) -> None:
     """The service until SIGTERM, SIGINT or ``stop``. ``serve`` opens the listeners and closes them again."""
+    memory.limit_arenas()
     stopping = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(DaemonThreads())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
-        async with open_application(settings) as application, engines(application), serve(application):
+        async with (
+            open_application(settings) as application,
+            engines(application) as begin_stop,
+            serve(application),
+        ):
             _log.info("running", node=application.node, accounts=len(application.accounts))
             await stopping.wait()
             _log.info("stopping")
+            begin_stop()
         _log.info("stopped")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -164,8 +201,13 @@ async def run_service(
 
 
 @contextlib.asynccontextmanager
-async def engines(application: Application) -> AsyncIterator[None]:
-    """All engines of this process's roles, running for the length of the block."""
+async def engines(application: Application) -> AsyncIterator[Callable[[], None]]:
+    """All engines of this process's roles, running for the length of the block.
+
+    Gives a function that begins their stop already within the block; its end waits for it. Raises ConfigurationError,
+    before anything runs, where a destination's secret cannot be had.
+    """
+    dispatcher = application.make_dispatcher() if application.has(Role.ALERT) else None
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         watchers: list[asyncio.Task[None]] = []
@@ -173,6 +215,7 @@ async def engines(application: Application) -> AsyncIterator[None]:
         background = [
             group.create_task(_housekeeping(application), name="housekeeping"),
             group.create_task(_watch_loop(application.metrics), name="loop watch"),
+            group.create_task(memory.keep_trimmed(), name="memory"),
         ]
         if application.has(Role.SYNC):
             watchers = [
@@ -181,17 +224,27 @@ async def engines(application: Application) -> AsyncIterator[None]:
             ]
         if application.has(Role.PROCESS):
             workers.append(group.create_task(application.worker.run(stop), name="worker"))
-        if application.has(Role.ALERT):
-            workers.append(group.create_task(application.dispatcher.run(stop), name="dispatcher"))
+        if dispatcher is not None:
+            workers.append(group.create_task(dispatcher.run(stop), name="dispatcher"))
         application.running = True
+        loop = asyncio.get_running_loop()
+        cut_at = 0.0
+
+        def begin_stop() -> None:
+            nonlocal cut_at
+            if not stop.is_set():
+                cut_at = loop.time() + _STOP_SECONDS
+                stop.set()
+                for task in (*watchers, *background):
+                    task.cancel()
+
         try:
-            yield
+            yield begin_stop
         finally:
             application.running = False
-            stop.set()
-            for task in (*watchers, *background):
-                task.cancel()
-            _done, late = await asyncio.wait({*watchers, *workers, *background}, timeout=_STOP_SECONDS)
+            begin_stop()
+            left = max(0.0, cut_at - loop.time())
+            _done, late = await asyncio.wait({*watchers, *workers, *background}, timeout=left)
             for task in late:
                 _log.warning("cut at shutdown", task=task.get_name())
                 task.cancel()
@@ -209,7 +262,7 @@ async def _take_accounts(application: Application, spool_dir: Path) -> None:
                 name=account.name,
                 email=account.email,
                 backlog=account.settings.backlog,
-                credential_mark=application.keys.mark(account.mark_text()),
+                credential_mark=None if account.problem else application.keys.mark(account.mark_text()),
                 now=now,
             )
             for account in configured
@@ -262,7 +315,9 @@ async def _housekeeping(application: Application) -> None:
             if removed:
                 _log.info("removed orphaned segments", segments=removed)
         except MailmillError as error:  # it comes again in an hour
-            _log.warning("housekeeping failed", error=str(error))
+            _log.warning("housekeeping failed", error=str(error), hint=error.hint)
+        except Exception:  # noqa: BLE001 - the boundary: nothing here is worth the service's life
+            _log.exception("housekeeping failed")
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 

@@ -13,22 +13,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import nh3
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 
 from mailmill.alerts.rendering import render
 from mailmill.app import one_pass, views
+from mailmill.app.figures import FigureCache, Figures
 from mailmill.app.metrics import AccountGauge, Snapshot
 from mailmill.errors import InvalidRequestError, MailmillError, NotFoundError
 from mailmill.imap.connection import ImapConnection
 from mailmill.message_parser import parse_message
 from mailmill.model import AccountState, Tls
 from mailmill.store import accounts as account_store
-from mailmill.store import event_log, outbox, queue, queue_view
+from mailmill.store import event_log, queue, queue_view
 from mailmill.store import message_queries as queries
 from mailmill.store.accounts import AccountRow
 from mailmill.store.database import WakeName
 from mailmill.store.mailboxes import list_mailboxes
-from mailmill.store.tables import parked
 from mailmill.sync.account_sync import AccountView
 from mailmill.sync.plan import tier_of
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 JsonObject = dict[str, Any]
 
+# Read once: it lies on the disk.
+_VERSION = version("mailmill")
 _LOOP_PARSE_BYTES = 256 * 1024
 _CHECK_SECONDS = 60.0
 _MOST_EVENTS = 1000
@@ -44,17 +46,20 @@ _WAKE_WORK: tuple[WakeName, ...] = ("work",)
 
 
 class UseCases:
-    """One per application; stateless besides it."""
+    """One per application. Figures that are counted (messages, mailboxes, work, deliveries, verdicts) may be two
+    seconds old, so that many pollers cost what one does; everything else is as of the call.
+    """
 
     def __init__(self, application: Application) -> None:
         self._app = application
+        self._figures = FigureCache(application.database)
 
     # -- the service --------------------------------------------------------------------------------------------------
 
     async def health(self) -> JsonObject:
         return {
             "status": "ok",
-            "version": version("mailmill"),
+            "version": _VERSION,
             "uptimeSeconds": round(time.time() - self._app.started_at, 3),
         }
 
@@ -69,14 +74,10 @@ class UseCases:
         return ready, {"ready": ready, "database": database, "accounts": self._state_counts(await self._account_rows())}
 
     async def status(self) -> JsonObject:
+        figures = await self._figures.get()
+        work, deliveries = figures.work, figures.deliveries
         async with self._app.database.read() as connection:
-            # The cursor first: whoever follows events from it misses nothing that the other figures do not show.
-            cursor = await event_log.head(connection)
             rows = await account_store.list_accounts(connection)
-            work = await queue_view.counts(connection)
-            deliveries = await outbox.counts(connection)
-            messages = await queries.count_messages(connection)
-            threats = await queries.count_verdicts(connection)
         oldest = max(0.0, time.time() - work.oldest_at) if work.oldest_at is not None else None
         return {
             "accounts": self._state_counts(rows),
@@ -95,20 +96,19 @@ class UseCases:
             },
             "node": {
                 "id": self._app.node,
-                "version": version("mailmill"),
+                "version": _VERSION,
                 "startedAt": views.iso(self._app.started_at),
                 "roles": [str(role) for role in self._app.settings.service.roles],
             },
-            "messages": sum(messages.values()),
-            "threats": threats,
-            "cursor": str(cursor),
+            "messages": sum(figures.messages.values()),
+            "threats": figures.threats,
+            "cursor": str(figures.cursor),
         }
 
     async def metrics(self) -> bytes:
+        figures = await self._figures.get()
+        work, deliveries = figures.work, figures.deliveries
         async with self._app.database.read() as connection:
-            work = await queue_view.counts(connection)
-            deliveries = await outbox.counts(connection)
-            parked_messages = await connection.scalar(select(func.count()).select_from(parked)) or 0
             rows = await account_store.list_accounts(connection)
         gauges = []
         for row in rows:
@@ -132,25 +132,23 @@ class UseCases:
                 "delivered": deliveries.delivered,
                 "failed": deliveries.failed,
             },
-            parked=parked_messages,
+            parked=figures.parked,
         )
         return self._app.metrics.render(snapshot)
 
     # -- accounts -----------------------------------------------------------------------------------------------------
 
     async def accounts(self) -> list[JsonObject]:
+        figures = await self._figures.get()
         async with self._app.database.read() as connection:
             rows = await account_store.list_accounts(connection)
-            messages = await queries.count_messages(connection)
-            mailboxes = {row.id: len(await list_mailboxes(connection, row.id)) for row in rows}
-        return [self._account(row, messages.get(row.id, 0), mailboxes[row.id]) for row in rows]
+        return [self._account(row, figures) for row in rows]
 
     async def account(self, name: str) -> JsonObject:
+        figures = await self._figures.get()
         async with self._app.database.read() as connection:
             row = await account_store.get_account(connection, name)
-            messages = await queries.count_messages(connection)
-            mailboxes = await list_mailboxes(connection, row.id)
-        return self._account(row, messages.get(row.id, 0), len(mailboxes))
+        return self._account(row, figures)
 
     async def check_account(self, name: str) -> JsonObject:
         """Connect and log in now. A success lets an account that had stopped go on."""
@@ -181,7 +179,7 @@ class UseCases:
             problem.account = problem.account or name
             answer["error"] = views.error(problem)
         else:
-            running.sync.resume()
+            await self._let_in(running)
         return answer
 
     async def mailboxes(self, account: str) -> list[JsonObject]:
@@ -192,12 +190,19 @@ class UseCases:
         return [views.mailbox(each, places.get(each.id, 0)) for each in rows]
 
     async def sync(self, accounts: list[str] | None, *, process: bool) -> JsonObject:
-        """One pass over the accounts (None: all), and unless ``process`` is false also the work that came of it."""
+        """One pass over the accounts (None: all), and with ``process`` also the work that came of it.
+
+        In a running service the work is waited for up to 30 seconds; without one it is done here, and the alerts that
+        are due are sent. Raises ConfigurationError, before anything is done, where a secret for that is missing.
+        """
         began = time.monotonic()
         chosen = list(self._app.accounts.values()) if accounts is None else [self._running(name) for name in accounts]
+        dispatcher = self._app.make_dispatcher() if process and not self._app.running else None
         reports = await one_pass.sync_accounts(self._app, chosen)
-        if (process and any(report.new for report in reports)) or (process and not self._app.running):
-            await one_pass.process_all(self._app)
+        if dispatcher is not None:
+            await one_pass.process_all(self._app, dispatcher)
+        elif process and any(report.new for report in reports):
+            await one_pass.settle(self._app)
         return {
             "seconds": round(time.monotonic() - began, 6),
             "accounts": [views.pass_report(report) for report in reports],
@@ -256,9 +261,9 @@ class UseCases:
             while True:
                 async with database.read() as connection:
                     rows = await event_log.read_after(connection, after, limit)
-                    if rows:
-                        envelopes = await render(connection, self._app.blobs, rows)
-                        return {"events": envelopes, "cursor": str(rows[-1].id)}
+                if rows:
+                    envelopes = await render(database, self._app.blobs, rows)
+                    return {"events": envelopes, "cursor": str(rows[-1].id)}
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0:
                     return {"events": [], "cursor": str(after)}
@@ -285,6 +290,19 @@ class UseCases:
             raise NotFoundError(f"no account {name!r} is configured", hint=f"configured: {known}")
         return running
 
+    async def _let_in(self, running: RunningAccount) -> None:
+        """The server accepted the credentials: what kept the account from going on is over."""
+        if self._app.syncing:
+            running.sync.resume()
+            return
+        if running.row.state not in (AccountState.AUTHENTICATION_ERROR, AccountState.CONNECT_ERROR):
+            return
+        async with self._app.database.write() as connection:
+            # Connected for the length of the check; told, so that the next refusal is told again.
+            for state in (AccountState.CONNECTED, AccountState.DISCONNECTED):
+                await account_store.set_state(connection, running.row.id, state, "", time.time())
+            running.row = await account_store.get_account(connection, running.row.name)
+
     async def _account_rows(self) -> Sequence[AccountRow]:
         try:
             async with self._app.database.read() as connection:
@@ -307,7 +325,8 @@ class UseCases:
     def _state_counts(self, rows: Sequence[AccountRow]) -> dict[str, int]:
         return dict(Counter(str(self._state(row)) for row in rows))
 
-    def _account(self, row: AccountRow, messages: int, mailboxes: int) -> JsonObject:
+    def _account(self, row: AccountRow, figures: Figures) -> JsonObject:
+        messages = figures.messages.get(row.id, 0)
         view = self._view(row.name)
         progress = None
         if view is not None and row.initialized_at is None and view.progress.total:
@@ -320,7 +339,7 @@ class UseCases:
             "stateReason": row.state_reason if state is row.state else "",
             "stateChangedAt": views.iso(row.state_changed_at),
             "backlog": str(row.backlog),
-            "mailboxes": mailboxes,
+            "mailboxes": figures.mailboxes.get(row.id, 0),
             "messages": messages,
             "lastSyncAt": views.iso(view.last_pass_at if view else None),
             "secondsSinceLastRoundTrip": view.silent_seconds if view else None,

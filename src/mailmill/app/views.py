@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
+from mailmill.alerts.rendering import addresses, attachment
+from mailmill.alerts.rendering import iso_time as iso
 from mailmill.errors import MailmillError
-from mailmill.message_parser import Attachment, ParsedMessage
-from mailmill.model import Address
+from mailmill.message_parser import ParsedMessage
 from mailmill.store.mailboxes import MailboxRow
 from mailmill.store.message_queries import ListedMessage, MessageRow, MessageWorkRow, PlaceRow, ResultRow
 from mailmill.store.queue_view import WorkRow
@@ -16,18 +16,17 @@ from mailmill.sync.report import PassReport
 
 JsonObject = dict[str, Any]
 
+__all__ = [
+    "error",
+    "iso",
+    "listed_message",
+    "mailbox",
+    "message_detail",
+    "pass_report",
+    "work_row",
+]
+
 TEXT_CHARACTERS = 100_000
-
-
-def iso(seconds: float | None) -> str | None:
-    """Epoch seconds as ``2026-01-31T12:00:00.000Z``; None stays None, and what no calendar holds becomes None."""
-    if seconds is None:
-        return None
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def error(problem: MailmillError | None) -> JsonObject | None:
@@ -126,7 +125,7 @@ def message_detail(
             "html": html[:TEXT_CHARACTERS],
             "hasMore": len(parsed.text_plain) > TEXT_CHARACTERS or len(html) > TEXT_CHARACTERS,
         },
-        "attachments": [attachment(each) for each in parsed.attachments],
+        "attachments": [attachment(each) | {"size": each.size_bytes} for each in parsed.attachments],
         "defects": list(parsed.defects),
         "places": [{"path": place.path, "uid": place.uid, "flags": list(place.flags)} for place in places],
         "results": {
@@ -152,22 +151,6 @@ def message_detail(
         ],
         "threat": values.get("threat"),
     }
-
-
-def attachment(part: Attachment) -> JsonObject:
-    return {
-        "id": part.id,
-        "contentType": part.content_type,
-        "encodedSize": part.encoded_size_bytes,
-        "size": part.size_bytes,
-        "filename": part.filename,
-        "inline": part.inline,
-        "contentId": part.content_id,
-    }
-
-
-def addresses(found: Sequence[Address]) -> list[JsonObject]:
-    return [{"name": each.name, "address": each.address} for each in found]
 
 
 def work_row(row: WorkRow) -> JsonObject:

@@ -85,17 +85,24 @@ async def configured_accounts(settings: Settings, environ: Mapping[str, str] = o
     return list(await asyncio.gather(*(one(name, account) for name, account in settings.accounts.items())))
 
 
-def connector(account: ConfiguredAccount, spool_dir: Path) -> Callable[[], Awaitable[ImapConnection]]:
-    """Opens and authenticates a connection of ``account``; its errors name the account."""
+def connector(
+    account: ConfiguredAccount, spool_dir: Path, environ: Mapping[str, str] = os.environ
+) -> Callable[[], Awaitable[ImapConnection]]:
+    """Opens and authenticates a connection of ``account``; its errors name the account.
+
+    A password that could not be had before is asked for again at each call: the password store may be open by now.
+    """
     connection_settings = ConnectionSettings(spool_dir=spool_dir)
 
     async def connect() -> ImapConnection:
-        if account.problem is not None:
-            raise account.problem
         try:
+            credentials = account.credentials
+            if account.problem is not None:
+                password = await password_of(account.name, account.settings, environ)
+                credentials = replace(credentials, password=password)
             connection = await ImapConnection.open(account.endpoint, connection_settings)
             try:
-                await connection.authenticate(account.credentials)
+                await connection.authenticate(credentials)
             except BaseException:
                 connection.abort()
                 raise

@@ -135,8 +135,7 @@ async def _wait_for_service(socket_path: Path) -> bool:
 
 @asynccontextmanager
 async def _over_socket(socket_path: Path) -> AsyncIterator[ServiceClient]:
-    transport = httpx2.AsyncHTTPTransport(uds=str(socket_path))
-    async with httpx2.AsyncClient(transport=transport, base_url=BASE_URL, timeout=None, trust_env=False) as http:
+    async with _http(httpx2.AsyncHTTPTransport(uds=str(socket_path))) as http:
         yield ServiceClient(http, service_runs=True)
 
 
@@ -151,7 +150,7 @@ async def _in_process(settings: Settings) -> AsyncIterator[ServiceClient]:
         # Nobody knows this token; requests pass as the socket's do.
         app = create_app(UseCases(application), Access(secrets.token_urlsafe(32)))
         transport = httpx2.ASGITransport(app=cast("Any", trusted(cast("AsgiApp", app))), raise_app_exceptions=True)
-        async with httpx2.AsyncClient(transport=transport, base_url=BASE_URL, timeout=None, trust_env=False) as http:
+        async with _http(transport) as http:
             yield ServiceClient(http, service_runs=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
+from mailmill.errors import LimitError
 from mailmill.imap.fetch import Fetch, Section
 from mailmill.imap.responses import (
     Capability,
@@ -31,6 +32,11 @@ from mailmill.uid_set import UidSet
 _HIGH_WATER_BYTES = 4 * 1024 * 1024
 _LOW_WATER_BYTES = 1024 * 1024
 _SELECT_CODES = frozenset({"UIDVALIDITY", "UIDNEXT"})
+
+
+# What one command's answer may hold; more than any honest server has, and no more than we can bear.
+_MOST_MAILBOXES = 100_000
+_MOST_RANGES = 2_000_000
 
 
 class Collector:
@@ -142,22 +148,31 @@ class EnvelopeCollector(Collector):
 
 
 class SearchCollector(Collector):
-    """UID SEARCH, answered by SEARCH or by ESEARCH. ``malformed``: the answer may not be whole."""
+    """UID SEARCH, answered by SEARCH or by ESEARCH. ``malformed``: the answer may not be whole. ``answers``: how many
+    there were; each command must have one, also where nothing is found (RFC 9051 §6.4.4, RFC 4731 §3.1).
+    """
 
     def __init__(self) -> None:
+        self.answers = 0
         self.ranges: list[tuple[int, int]] = []
         self.malformed = 0
 
     def claim(self, event: Response) -> bool:
         if isinstance(event, Search):
-            self.ranges += event.uids.ranges
+            self.answers += 1
+            self._add(event.uids)
             return True
         if isinstance(event, Esearch):
-            self.ranges += event.all.ranges
+            self.answers += 1
+            self._add(event.all)
             return True
         if isinstance(event, Malformed) and b"SEARCH" in event.raw[:12].upper():
             self.malformed += 1
         return False
+
+    def _add(self, found: UidSet) -> None:
+        self.ranges += found.ranges
+        _bound("search results", len(self.ranges), _MOST_RANGES)
 
 
 class ListCollector(Collector):
@@ -172,6 +187,7 @@ class ListCollector(Collector):
     def claim(self, event: Response) -> bool:
         if isinstance(event, Listed):
             self.listed.setdefault(event.path, event)
+            _bound("mailboxes", len(self.listed), _MOST_MAILBOXES)
             return True
         if isinstance(event, StatusData) and self._with_status:
             self.statuses[event.path] = event
@@ -195,6 +211,11 @@ class StatusCollector(Collector):
         return False
 
 
+def _bound(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise LimitError(f"the server sent more than {most} {what} in one answer")
+
+
 class SelectCollector(Collector):
     """SELECT or EXAMINE. What comes before ``[CLOSED]`` is of the mailbox selected until now (RFC 7162 §3.2.11)."""
 
@@ -213,7 +234,8 @@ class SelectCollector(Collector):
             case Status("OK", "CLOSED"):
                 self.items.clear()
             case Status("OK", code, argument) if code in self._codes:
-                if argument.isascii() and argument.isdigit() and len(argument) <= 19:
+                most = 2**63 if code == "HIGHESTMODSEQ" else 2**32
+                if argument.isascii() and argument.isdigit() and len(argument) <= 19 and int(argument) < most:
                     self.items[code] = int(argument)
             case Status("OK") | MailboxFlags() | Recent():
                 pass

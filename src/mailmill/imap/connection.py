@@ -58,6 +58,7 @@ _CLOSE_SECONDS = 2.0
 _LOGOUT_SECONDS = 3.0
 _SPECIAL_USES = ("\\All", "\\Archive", "\\Drafts", "\\Flagged", "\\Junk", "\\Sent", "\\Trash", "\\Important")
 _UNSELECTABLE = frozenset({"\\noselect", "\\nonexistent"})
+_UNSENDABLE = frozenset(b"\r\n\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,11 @@ class ImapConnection:
     @property
     def idling(self) -> bool:
         return self._dialogue.idling
+
+    @property
+    def exists(self) -> int | None:
+        """How many messages the selected mailbox has, as the server has told so far; None where it has not."""
+        return self._dialogue.session.exists
 
     @property
     def busy(self) -> bool:
@@ -314,8 +320,8 @@ class ImapConnection:
             [(commands.uid_search(part, esearch=esearch), collector) for part in parts]
         ):
             require_ok(exchange)
-        if collector.malformed:
-            raise ProtocolError(f"{self.endpoint}: the server's SEARCH answer cannot be read")
+        if collector.malformed or collector.answers < len(parts):
+            raise ProtocolError(f"{self.endpoint}: the server's SEARCH answer is missing or cannot be read")
         return UidSet.from_ranges(collector.ranges)
 
     # -- waiting for news ----------------------------------------------------------------------------------------------
@@ -365,7 +371,8 @@ class ImapConnection:
             if listed.path != INBOX and not _round_trips(listed):
                 self._wire_names[listed.path] = listed.raw_name
             special_use = next((use for use in _SPECIAL_USES if use.lower() in listed.attributes), None)
-            selectable = not _UNSELECTABLE & listed.attributes
+            # Some names can be listed and never asked for: no encoding of ours may hold a line end or a NUL.
+            selectable = not _UNSELECTABLE & listed.attributes and not _UNSENDABLE & set(listed.raw_name)
             refs.append(MailboxRef(listed.path, listed.delimiter, special_use, selectable))
         return refs
 

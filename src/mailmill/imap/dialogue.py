@@ -18,6 +18,9 @@ from mailmill.imap.providers import Provider
 from mailmill.imap.session import Exchange, Session
 from mailmill.model import Endpoint
 
+# Silence is bounded by the link; this bounds a server that keeps talking and never ends. Bodies are not bounded so.
+_LONGEST_EXCHANGE_SECONDS = 600.0
+
 
 class Dialogue:
     """``round_trips`` counts the times that we wrote and then had to wait; ``last_proven_at`` is loop time."""
@@ -97,7 +100,12 @@ class Dialogue:
     async def finish(self) -> None:
         """Until every command has ended but an IDLE that is to go on."""
         session = self.session
-        await self.link.wait(lambda: self._all_ended() or session.bye is not None)
+        try:
+            async with asyncio.timeout(_LONGEST_EXCHANGE_SECONDS):
+                await self.link.wait(lambda: self._all_ended() or session.bye is not None)
+        except TimeoutError:
+            self.link.lose(ConnectionLostError(f"{self.endpoint}: an answer took longer than ten minutes"))
+            self.link.check()
         if not self._all_ended():
             self.check_bye()
         self.proven()

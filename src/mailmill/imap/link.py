@@ -22,7 +22,11 @@ from mailmill.imap.session import Exchange, Session
 from mailmill.imap.spool import SpoolFile
 from mailmill.imap.wire import Framer
 
-_SMALL_READ_BYTES = 16 * 1024
+# What is read in one turn of the loop. The event loop's library reads on as long as bytes keep coming: without this one
+# busy server would hold up all other accounts.
+_TURN_BYTES = 4 * 1024 * 1024
+_TURN_RESPONSES = 2_000
+_TURN = "turn"
 
 
 class Link(asyncio.BufferedProtocol):
@@ -58,6 +62,9 @@ class Link(asyncio.BufferedProtocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._starttls: Exchange | None = None
         self._handshaking = False
+        self._turn_bytes = 0
+        self._turn_responses = 0
+        self._next_turn: asyncio.Handle | None = None
 
     # -- asyncio.BufferedProtocol --------------------------------------------------------------------------------------
 
@@ -74,8 +81,10 @@ class Link(asyncio.BufferedProtocol):
             return
         receive = self.session.receive
         limits = self._limits
+        self._turn_bytes += nbytes
         try:
             for parts in self._framer.received(nbytes):
+                self._turn_responses += 1
                 if self._handshaking:
                     raise InsecureError(f"{self._name}: the server sent data between STARTTLS and the handshake")
                 receive(parse(parts, limits))
@@ -85,6 +94,15 @@ class Link(asyncio.BufferedProtocol):
             self.lose(error)
             return
         self._wake()
+        if self._turn_bytes > _TURN_BYTES or self._turn_responses > _TURN_RESPONSES:
+            self.pause(_TURN)
+        if self._next_turn is None:
+            self._next_turn = self._loop.call_soon(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._next_turn = None
+        self._turn_bytes = self._turn_responses = 0
+        self.resume(_TURN)
 
     def eof_received(self) -> bool:
         return False

@@ -359,6 +359,8 @@ def _esearch(values: list[Value]) -> Response:
     found = UidSet()
     mod_seq = None
     for key, value in zip(values[::2], values[1::2], strict=False):
+        if isinstance(key, str) and key.upper() == "ALL" and not isinstance(value, str):
+            raise ValueError("ESEARCH ALL is not a set")
         if not isinstance(key, str) or not isinstance(value, str):
             continue
         if key.upper() == "ALL":

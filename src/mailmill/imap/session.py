@@ -187,6 +187,15 @@ class Session:
         self._must_start_tls = False
         self._set_capabilities(None)
         self.hint = False
+        self.enabled = frozenset()
+        self.server_id = {}
+        self.greeting = ""
+        self.bye = None
+
+    @property
+    def exists(self) -> int | None:
+        """How many messages the selected mailbox has by all that was said; sequence numbers stay in here."""
+        return self._exists
 
     def _greet(self, event: Response) -> None:
         if not isinstance(event, Status) or event.status not in ("OK", "PREAUTH", "BYE"):

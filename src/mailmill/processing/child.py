@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def run_job(frame: bytes) -> dict[str, Any]:
-    """Run the pickled job; never raises but KeyboardInterrupt."""
+    """Run the pickled job; never raises."""
     # Imported after sys.path is the parent's.
     from mailmill.processing import json_value
     from mailmill.processing.failures import describe
@@ -55,7 +55,7 @@ def run_job(frame: bytes) -> dict[str, Any]:
         if inspect.iscoroutine(value):
             value = asyncio.run(_await(value))
         return {"value": json_value.encode(value)}
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the processor's failure is the answer
+    except BaseException as error:  # noqa: BLE001 - whatever the processor raised is the answer; Ctrl-C does not come here
         failure = describe(error)
         return {"error": failure.message, "permanent": failure.permanent}
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mailmill.processing.registry import Context
 
 START_SECONDS: Final = 30.0
-_REAP_SECONDS: Final = 5.0
+_REAP_SECONDS: Final = 2.0
 _MAX_ANSWER_BYTES: Final = 16 << 20
 _PICKLE_IN_THREAD_BYTES: Final = 256 << 10
 
@@ -39,6 +39,7 @@ class Children:
         self._places = asyncio.Semaphore(self.size)
         self._free: list[_Child] = []
         self._all: set[_Child] = set()
+        self._closed = False
 
     async def run(
         self,
@@ -69,18 +70,22 @@ class Children:
             except BaseException:
                 await self._kill(child)
                 raise
-            self._free.append(child)
+            if self._closed:
+                await self._kill(child)
+            else:
+                self._free.append(child)
         if "value" in answer:
             return str(answer["value"])
         raise ProcessorError(str(answer.get("error", "")), permanent=bool(answer.get("permanent")))
 
     async def close(self) -> None:
-        """Kill all children."""
+        """Kill all children, and start none any more. Takes ``_REAP_SECONDS`` at most, however many there are."""
+        self._closed = True
         self._free.clear()
-        for child in list(self._all):
-            await self._kill(child)
+        await asyncio.gather(*(self._kill(child) for child in list(self._all)))
 
     async def _take(self) -> _Child:
+        self._refuse_if_closed()
         while self._free:
             child = self._free.pop()
             if child.alive:
@@ -90,10 +95,15 @@ class Children:
         self._all.add(child)
         try:
             await child.start()
+            self._refuse_if_closed()
         except BaseException:
             await self._kill(child)
             raise
         return child
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ProcessorError("the child processes have been closed")
 
     async def _kill(self, child: _Child) -> None:
         self._all.discard(child)

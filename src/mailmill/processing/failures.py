@@ -15,7 +15,7 @@ def describe(error: BaseException) -> ProcessorError:
         return error
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - the user's __str__ may fail as well
+    except BaseException:  # noqa: BLE001 - the user's __str__ may raise anything, SystemExit too
         text = "(its message cannot be shown)"
     name = type(error).__name__
     return ProcessorError((f"{name}: {text}" if text else name)[:_MAX_CHARACTERS])

@@ -231,7 +231,7 @@ def read_html(html: str) -> HtmlText:
 def _read_html(html: str, cut: bool) -> HtmlText:
     if not html.strip():
         return HtmlText(truncated=cut)
-    tamed = _tame(html)
+    tamed = tame(html)
     cut = cut or len(tamed) != len(html)
     try:
         tree = LexborHTMLParser(tamed)
@@ -266,8 +266,8 @@ def _read_html(html: str, cut: bool) -> HtmlText:
     )
 
 
-def _tame(html: str) -> str:
-    """The same HTML without what makes an HTML5 parser slow or big.
+def tame(html: str) -> str:
+    """The same HTML without what makes an HTML5 parser slow or big; its length differs where something was taken away.
 
     The tree construction of HTML5 is quadratic in the depth of nested blocks, and copies every unclosed formatting
     element into every following paragraph (WHATWG HTML §13.2.4.3), so 1 MB can ask for gigabytes.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mailmill.store.database import Database
 
 READ_AHEAD_BYTES: Final = 8 << 20
-CACHE_BYTES: Final = 32 << 20
+CACHE_BYTES: Final = 8 << 20
 PARSE_INLINE_BYTES: Final = 256 << 10
 
 _MAX_CACHED: Final = 2000

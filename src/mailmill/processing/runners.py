@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mailmill.errors import ProcessorError
 from mailmill.model import EventName
@@ -16,6 +16,9 @@ from mailmill.processing.threads import DEFAULT_SIZE, Threads
 
 if TYPE_CHECKING:
     from mailmill.processing.registry import Context, Processor
+
+
+_CLEAN_UP_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Runners:
     def __init__(self, *, threads: int = DEFAULT_SIZE, max_stuck_threads: int | None = None, children: int = 0) -> None:
         self._threads = Threads(threads, max_stuck=max_stuck_threads)
         self._children = Children(children or None)
+        # The loop keeps weak references only.
+        self._tasks: set[asyncio.Task[tuple[Any, BaseException | None]]] = set()
 
     @property
     def stuck_threads(self) -> int:
@@ -51,7 +56,9 @@ class Runners:
                 raise
             # Not ours: the function let a cancellation of its own making escape.
             raise describe(error) from error
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # A Rust panic, KeyboardInterrupt, SystemExit: raised by the function, they are the row's failure. Ours is
+            # a cancellation alone.
             raise describe(error) from error
 
     async def close(self) -> None:
@@ -74,16 +81,42 @@ class Runners:
                 _call, processor, message, context, timeout_seconds=processor.timeout_seconds
             )
         else:
-            limit = asyncio.timeout(processor.timeout_seconds)
-            try:
-                async with limit:
-                    value = await processor.function(message, context)
-            except TimeoutError as error:
-                if limit.expired():
-                    raise too_slow(processor.timeout_seconds) from error
-                raise
-            text = json_value.encode(value)
+            value = await self._run_on_loop(processor, message, context)
+            if json_value.is_small(value):
+                text = json_value.encode(value)
+            else:
+                text = await asyncio.to_thread(json_value.encode, value)
         return Outcome(text, _announced(processor, value))
+
+    async def _run_on_loop(self, processor: Processor, message: Any, context: Context) -> Any:
+        """What the function returned or raised, in a task of its own.
+
+        One that cancels its task, or leaves a cancellation pending in it, harms that task alone. One that does not end
+        when it is cancelled is waited for ``_CLEAN_UP_SECONDS``, then left to itself.
+        """
+        task = asyncio.create_task(_contained(processor, message, context), name=f"a run of {processor.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.wait([task], timeout=processor.timeout_seconds)
+            if not task.done():
+                raise too_slow(processor.timeout_seconds)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=_CLEAN_UP_SECONDS)
+        value, error = task.result()
+        if error is not None:
+            raise error
+        return value
+
+
+async def _contained(processor: Processor, message: Any, context: Context) -> tuple[Any, BaseException | None]:
+    """(value, None) or (None, what was raised): a task that *raises* KeyboardInterrupt or SystemExit stops the loop."""
+    try:
+        return await processor.function(message, context), None
+    except BaseException as error:  # noqa: BLE001 - handed over, not swallowed
+        return None, error
 
 
 def _call(processor: Processor, message: Any, context: Context) -> tuple[Any, str]:

@@ -7,7 +7,8 @@ a round at once. A second loop proves life, takes back what the dead held, and m
 Laws:
 
 - Claims reach a pump only after their transaction has committed; outcomes leave memory only after theirs has. A round
-  that failed is repeated: outcomes that had been recorded after all are stale then, and change nothing.
+  that failed is repeated: outcomes that had been recorded after all are stale then, and change nothing. Outcomes that
+  the store refuses twice are recorded one by one, so that none holds up the others.
 - A hint is a hint: behind it stands a poll, jittered so that nodes do not ask in step.
 - Stop: no more claims, what has begun may end within the grace, what has not is given back, then the worker's row goes.
 """
@@ -24,8 +25,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
-from mailmill.errors import MailmillError
+from mailmill.errors import MailmillError, StorageFullError
 from mailmill.processing.loader import CACHE_BYTES, MessageLoader, RawMessages
 from mailmill.processing.pump import Pump
 from mailmill.processing.runners import Runners
@@ -44,6 +46,7 @@ _MAX_OUTCOMES: Final = 500
 _SOON_OUTCOMES: Final = 100
 _MIN_DEADLINE_SECONDS: Final = 3600.0
 _MAX_BACK_OFF_SECONDS: Final = 10.0
+_MAX_REFUSALS: Final = 2
 _END_SECONDS: Final = 3.0
 _WAKE_WORK: Final[tuple[WakeName, ...]] = ("work",)
 
@@ -137,6 +140,7 @@ class Worker:
         self._round = asyncio.Event()
         self._upkeep = asyncio.Event()
         self._quiet = asyncio.Event()
+        self._refusals = 0
         self._gathering: asyncio.TimerHandle | None = None
         self._next_due: float | None = None
         self._stopping = False
@@ -215,11 +219,18 @@ class Worker:
             pump.look = False
         try:
             claimed = await self._exchange(outcomes, wanted)
-        except BaseException:
+        except BaseException as error:
             for pump, _ in wanted:
                 pump.look = True
             self._round.set()
+            if outcomes and isinstance(error, Exception) and not _is_store_trouble(error):
+                self._refusals += 1
+                if self._refusals >= _MAX_REFUSALS:
+                    await self._record_each(outcomes)
+                    return
             raise
+        if outcomes:
+            self._refusals = 0
         for _ in outcomes:
             self._outcomes.popleft()
         now = self._clock()
@@ -231,6 +242,35 @@ class Worker:
             pump.look = pump.look or bool(claims)
         if any(pump.look and pump.room() for pump in self._pumps):
             self._round.set()
+
+    async def _record_each(self, outcomes: Sequence[Finished | Failed]) -> None:
+        """Outcomes that cannot be written together, one by one: what is wrong with one must not hold up the others.
+
+        One that cannot be written even alone becomes a failure for good. Raises where the store is what is in trouble.
+        """
+        for outcome in outcomes:
+            try:
+                await self._exchange([outcome], [])
+            except Exception as error:
+                if _is_store_trouble(error):
+                    raise
+                claim = outcome.claim
+                reason = f"what came of it cannot be recorded: {error}"
+                _log.error(
+                    "an outcome cannot be recorded",
+                    processor=claim.processor,
+                    message_id=claim.message_id,
+                    error=reason,
+                )
+                try:
+                    await self._exchange([Failed(claim, reason, None)], [])
+                except Exception as again:
+                    if _is_store_trouble(again):
+                        raise
+                    # Its row is taken back at its deadline.
+                    _log.error("its failure cannot be recorded either", message_id=claim.message_id, error=str(again))
+            self._outcomes.popleft()
+        self._refusals = 0
 
     async def _exchange(
         self, outcomes: Sequence[Finished | Failed], wanted: Sequence[tuple[Pump, int]]
@@ -349,7 +389,7 @@ class Worker:
                 await queue.retire(connection, self.worker_id)
             if given_back:
                 _log.info("gave back work that was not done", rows=given_back)
-        except (TimeoutError, MailmillError) as error:
+        except Exception as error:  # noqa: BLE001 - the end is reached in any case
             _log.warning("stopped without giving back the work in hand", error=str(error))
         finally:
             await self._runners.close()
@@ -369,6 +409,11 @@ class Worker:
                 trace = "" if isinstance(error, MailmillError) else "".join(traceback.format_exception(error))
                 _log.error("a part of the worker failed", part=name, error=str(error), exception=trace)
                 await asyncio.sleep(random.uniform(0, min(_MAX_BACK_OFF_SECONDS, 0.1 * 2.0**failures)))  # noqa: S311
+
+
+def _is_store_trouble(error: Exception) -> bool:
+    """Whether the store could do nothing at all (full, locked, not readable), so that none of it is the rows' fault."""
+    return isinstance(error, StorageFullError) or isinstance(error.__cause__ or error, OperationalError | TimeoutError)
 
 
 def _only(outcomes: Sequence[Finished | Failed], kind: type[T]) -> list[T]:

@@ -30,7 +30,6 @@ from mailmill.model import Backlog, Endpoint, EventName, Tls
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or digit"
-RESERVED_PROCESSOR_KEYS = frozenset({"enabled", "import"})
 COMING_DESTINATIONS = ("slack", "smtp", "apprise")
 COMING_EVENTS = frozenset({"messageSent", "messageDeliveryError", "messageBounce", "accountDeleted"})
 MIN_WEBHOOK_SECRET_BYTES = 24  # Standard Webhooks, "Signature scheme": between 24 and 64 bytes

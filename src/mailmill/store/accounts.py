@@ -51,14 +51,14 @@ async def ensure_account(
     name: str,
     email: str,
     backlog: Backlog,
-    credential_mark: str,
+    credential_mark: str | None,
     now: float,
     tenant_id: str = DEFAULT_TENANT,
 ) -> AccountRow:
     """Make the account what the configuration says; a new one raises accountAdded.
 
-    ``credential_mark`` (`KeyRing.mark`) tells that the credentials changed: that clears ``authenticationError``. An
-    account that `pause_missing` paused goes on.
+    ``credential_mark`` (`KeyRing.mark`) tells that the credentials changed: that clears ``authenticationError``. None:
+    they are not known now, and what is stored about them stays. An account that `pause_missing` paused goes on.
     """
     name, email = storable(name), storable(email)
     row = (await connection.execute(_rows(tenant_id).where(account.c.name == name))).first()
@@ -72,7 +72,7 @@ async def ensure_account(
                 backlog=str(backlog),
                 state=str(AccountState.INIT),
                 state_changed_at=now,
-                credential_mark=credential_mark,
+                credential_mark=credential_mark or "",
                 added_at=now,
             )
         )
@@ -81,7 +81,7 @@ async def ensure_account(
         return added
     changes: dict[str, Any] = {"email": email, "backlog": str(backlog), "paused": False}
     refused = row.announced == EventName.AUTHENTICATION_ERROR
-    if row.credential_mark != credential_mark:
+    if credential_mark is not None and row.credential_mark != credential_mark:
         changes |= {"credential_mark": credential_mark, "announced": ""}
         refused = False
     if row.paused and refused:

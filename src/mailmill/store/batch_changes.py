@@ -12,11 +12,8 @@ from mailmill.store.batch_state import HeldMessage, HeldPlace, StoredState
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import NewEvent
 from mailmill.store.message_places import flags_of_text, flags_text, updated
-from mailmill.store.queue import NewWork
+from mailmill.store.queue import BACKLOG, NEW_MAIL, NewWork
 from mailmill.store.sync_batch import StoredContent, SyncBatch, WorkPlan
-
-BACKLOG_PRIORITY = 10
-NEW_MAIL_PRIORITY = 0
 
 
 class BlobRow(NamedTuple):
@@ -179,7 +176,7 @@ def _add_message(
     )
     if history and work.backlog is Backlog.STORE:
         return
-    priority = BACKLOG_PRIORITY if history else NEW_MAIL_PRIORITY
+    priority = BACKLOG if history else NEW_MAIL
     changes.work += [
         NewWork(message_id, origin.account_id, stored.shard, processor, version, priority)
         for processor, version in work.processors

@@ -75,7 +75,7 @@ class BlobStore:
         """Remove segments not in ``referenced`` that were last written more than ``older_than_seconds`` ago.
 
         ``referenced`` comes from `messages.referenced_segments`. The age keeps segments whose transaction has not
-        committed yet. Returns how many went.
+        committed yet. Returns how many went. Raises StoreError where one cannot be removed.
         """
         return await self._run(partial(_collect, self._segments, frozenset(referenced), older_than_seconds))
 
@@ -203,10 +203,13 @@ def _checked(ref: BlobRef, content: bytes) -> bytes:
 def _collect(segments: Path, referenced: frozenset[str], older_than_seconds: float) -> int:
     limit = time.time() - older_than_seconds
     removed = 0
-    for path in segments.glob("*/*.seg"):
-        if f"{path.parent.name}/{path.name}" not in referenced:
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < limit:
-                    path.unlink()
-                    removed += 1
+    try:
+        for path in segments.glob("*/*.seg"):
+            if f"{path.parent.name}/{path.name}" not in referenced:
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < limit:
+                        path.unlink()
+                        removed += 1
+    except OSError as error:
+        raise disk_error(f"cannot remove orphaned segments from {segments}", error) from error
     return removed

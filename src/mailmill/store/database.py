@@ -236,10 +236,10 @@ _WRITER_PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA wal_autocheckpoint=4000",  # pages: 16 MiB
     "PRAGMA journal_size_limit=67108864",
-    "PRAGMA cache_size=-32000",  # KiB
+    "PRAGMA cache_size=-16000",  # KiB
     "PRAGMA temp_store=MEMORY",
 )
-_READER_PRAGMAS = ("PRAGMA cache_size=-8000", "PRAGMA temp_store=MEMORY")
+_READER_PRAGMAS = ("PRAGMA cache_size=-4000", "PRAGMA temp_store=MEMORY")
 
 
 def _sqlite_engine(url: URL, *, pool_size: int, begin: str, pragmas: Sequence[str]) -> AsyncEngine:
@@ -247,6 +247,7 @@ def _sqlite_engine(url: URL, *, pool_size: int, begin: str, pragmas: Sequence[st
         url,
         pool_size=pool_size,
         max_overflow=0,
+        hide_parameters=True,  # an error's text would hold mail
         # The driver must not begin or commit by itself: BEGIN is ours, below.
         connect_args={"isolation_level": None, "timeout": _BUSY_TIMEOUT_SECONDS},
     )

@@ -178,6 +178,17 @@ async def expunge_old_generation(connection: AsyncConnection, row: MailboxRow, n
     return len(events)
 
 
+async def keep_history(connection: AsyncConnection, account_id: int) -> None:
+    """Note of mailboxes that are there but were never read that what they hold is from before: the account's first sync
+    is over, and they could not be part of it. (``historical_below`` -1 until their first look.)
+    """
+    await connection.execute(
+        update(mailbox)
+        .where(mailbox.c.account_id == account_id, mailbox.c.uid_validity == 0, mailbox.c.deleted_at.is_(None))
+        .values(historical_below=-1)
+    )
+
+
 def without_old_places(row: MailboxRow) -> MailboxRow:
     """``row`` as it is after `expunge_old_generation`."""
     return replace(row, has_old_places=False)

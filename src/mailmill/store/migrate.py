@@ -26,7 +26,10 @@ def migrate_sqlite(path: Path) -> None:
     if _revision(path) == HEAD:
         return
     engine = create_engine(
-        URL.create("sqlite", database=str(path)), poolclass=NullPool, connect_args={"isolation_level": None}
+        URL.create("sqlite", database=str(path)),
+        poolclass=NullPool,
+        hide_parameters=True,  # as in `database`
+        connect_args={"isolation_level": None},
     )
 
     @event.listens_for(engine, "begin")

@@ -49,7 +49,7 @@ from mailmill.store.tables import message, result, work, worker
 from mailmill.store.work_state import FAILED, PENDING, PROCESSING, WAITING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -69,6 +69,7 @@ __all__ = [
     "WorkRow",
     "claim",
     "counts",
+    "drop_unconfigured",
     "enqueue",
     "finish",
     "heartbeat",
@@ -288,10 +289,8 @@ async def finish(
         for claim, name in announced
     ]
     events += [_failure_event(scenes, failure.claim, failure.error, now) for failure in given_up]
-    events += [
-        queue_events.about(scenes, message_id, EventName.MESSAGE_PROCESSED, now, {}) for message_id in processed_ids
-    ]
-    await event_log.append(connection, [event for event in events if event is not None])
+    told = [event for event in events if event is not None]
+    await event_log.append(connection, told + _processed_events(scenes, processed_ids, now))
     return FinishReport(
         recorded=len(recorded) + len(set_back),
         stale=len(finished) + len(failed) - len(recorded) - len(set_back),
@@ -364,6 +363,21 @@ async def promote_due(connection: AsyncConnection, now: float) -> float | None:
     await connection.execute(update(work).where(WAITING, work.c.run_at <= now).values(state="pending"))
     next_at: float | None = await connection.scalar(select(func.min(work.c.run_at)).where(WAITING))
     return next_at
+
+
+async def drop_unconfigured(connection: AsyncConnection, names: Collection[str], now: float) -> int:
+    """Delete what waits for processors other than ``names``: nobody would ever claim it. Returns how many rows went.
+
+    A message that has no work left then is processed. Failed rows stay, as a record; results stay anyway.
+    """
+    gone = await connection.execute(
+        delete(work).where(or_(PENDING, WAITING), work.c.processor.not_in(names)).returning(work.c.message_id)
+    )
+    message_ids = list(gone.scalars())
+    processed_ids = await _mark_processed(connection, sorted(set(message_ids)), now)
+    scenes = await queue_events.scenes(connection, processed_ids)
+    await event_log.append(connection, _processed_events(scenes, processed_ids, now))
+    return len(message_ids)
 
 
 async def retry(
@@ -514,6 +528,11 @@ async def _mark_processed(connection: AsyncConnection, message_ids: Sequence[int
         )
         processed += sorted(rows.scalars())
     return processed
+
+
+def _processed_events(scenes: dict[int, Scene], message_ids: Iterable[int], now: float) -> list[NewEvent]:
+    events = (queue_events.about(scenes, each, EventName.MESSAGE_PROCESSED, now, {}) for each in message_ids)
+    return [event for event in events if event is not None]
 
 
 def _failure_event(scenes: dict[int, Scene], of: Claim, error: str, now: float) -> NewEvent | None:

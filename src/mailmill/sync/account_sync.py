@@ -31,6 +31,7 @@ from mailmill.imap.pool import Pool, PoolSettings
 from mailmill.imap.providers import Provider
 from mailmill.model import AccountState
 from mailmill.store import accounts as store
+from mailmill.store.messages import keep_history
 from mailmill.sync.account_pass import AccountPass, Progress, Scope
 from mailmill.sync.context import SyncContext
 from mailmill.sync.failures import Action, classify, delay_seconds
@@ -40,7 +41,7 @@ from mailmill.sync.report import PassReport
 _STABLE_SECONDS = 120.0
 # A message that lost its last place is confirmed deleted, or found elsewhere, this soon.
 _ORPHAN_SECONDS = 1.0
-# So many hints in a row, each at once and about nothing, and the session polls instead.
+# So many hints in a row, each at once and about nothing, and the session polls instead until the next full pass.
 _BARREN_HINTS = 10
 
 
@@ -104,6 +105,7 @@ class AccountSync:
         self._provider = provider
         self._state = state
         self._reason = reason
+        self._recorded = (state, reason)
         self._initialized = initialized
         self._slots = slots
         self._log = structlog.get_logger("mailmill.sync").bind(account=context.account)
@@ -111,6 +113,7 @@ class AccountSync:
         self._requests: list[_Request] = []
         self._serving: list[_Request] = []
         self._opened_before = 0
+        self._cut_backlogs = 0
         self._wanted = asyncio.Event()
         self._resume = asyncio.Event()
         self._pool: Pool[ImapConnection] | None = None
@@ -205,7 +208,7 @@ class AccountSync:
             async with asyncio.TaskGroup() as group, pool.lease() as main:
                 self._main = main
                 self._last_error = None
-                yield main, Scope(pool, group)
+                yield main, Scope(pool, group, self._slots)
         finally:
             self._main = None
             await pool.close()
@@ -220,10 +223,9 @@ class AccountSync:
                 orphans = await self._pass_for_requests(main, scope)
             if self._pass.backlogs:
                 await self._set_state(AccountState.SYNCING)
-            else:
-                await self._set_state(AccountState.CONNECTED)
+            await self._settled()
             poll_seconds = min(self._settings.poll_interval_seconds, self._provider.idle_probe_seconds)
-            idle_works, barren = main.features.idle, 0
+            idle_works, barren, refused = main.features.idle, 0, False
             while True:
                 # Spread the polls of many accounts that connected in the same second.
                 due = _ORPHAN_SECONDS if orphans else poll_seconds * self._jitter.uniform(0.9, 1.0)
@@ -237,13 +239,15 @@ class AccountSync:
                         quick = outcome is _Watch.NOTHING_NEW and loop.time() - began < 1.0
                         barren = barren + 1 if quick else 0
                         # A server that ends every IDLE at once would have us spin.
-                        idle_works = outcome is not _Watch.REFUSED and barren < _BARREN_HINTS
+                        refused = outcome is _Watch.REFUSED
+                        idle_works = not refused and barren < _BARREN_HINTS
                     else:
                         self._push = "poll"
                         await _wait_event(self._wanted, poll_at - loop.time())
                 orphans = await self._pass_for_requests(main, scope)
-                if not self._pass.backlogs:
-                    await self._set_state(AccountState.CONNECTED)
+                await self._settled()
+                if not refused:
+                    idle_works, barren = main.features.idle, 0
 
     async def _watch(self, main: ImapConnection, path: str, timeout_seconds: float) -> _Watch:
         """Idle on ``path`` until a hint was dealt with, a pass is wanted, or time is up."""
@@ -278,12 +282,9 @@ class AccountSync:
 
     async def _hinted(self, main: ImapConnection, path: str) -> _Watch:
         report = PassReport(self._context.account)
-        try:
-            await self._pass.one_mailbox(main, path, report, arrived_at=self._context.clock())
-        except CommandError:
-            # The mailbox may be gone or renamed: only a full pass can tell.
-            self._wanted.set()
-        if report.expunged:
+        told = await self._pass.one_mailbox(main, path, report, arrived_at=self._context.clock())
+        if not told or report.expunged:
+            # Renamed, deleted, or on its way to another mailbox: only a full pass can tell.
             self._wanted.set()
         changed = report.new or report.updated or report.expunged or self._pass.backlogs
         return _Watch.SYNCED if changed else _Watch.NOTHING_NEW
@@ -292,29 +293,50 @@ class AccountSync:
         """A full pass for all who asked before it began. Returns whether orphans want another look soon."""
         self._wanted.clear()
         self._serving, self._requests = self._requests, []
+        if self._serving:
+            self._pass.relist()
         report = PassReport(self._context.account)
         started_at = await self._full_pass(main, scope, report)
         serving, self._serving = self._serving, []
-        if self._pass.backlogs:
-            scope.group.create_task(self._conclude_later(report, started_at, serving))
+        backlogs = self._pass.backlogs
+        if backlogs:
+            scope.group.create_task(self._conclude_later(backlogs, report, started_at, serving))
             return False
         orphans = await self._conclude(report, started_at)
         _answer(serving, report)
         return orphans
 
-    async def _conclude_later(self, report: PassReport, started_at: float, serving: Sequence[_Request]) -> None:
+    async def _conclude_later(
+        self,
+        backlogs: Sequence[asyncio.Task[None]],
+        report: PassReport,
+        started_at: float,
+        serving: Sequence[_Request],
+    ) -> None:
         try:
-            await asyncio.wait(self._pass.backlogs)
+            await asyncio.wait(backlogs)
             orphans = await self._conclude(report, started_at)
         except BaseException:
             report.errors.append(ConnectionLostError("the pass was cut short", account=self._context.account))
             raise
         finally:
             _answer(serving, report)
-        await self._set_state(AccountState.CONNECTED)
-        if orphans:
-            await asyncio.sleep(_ORPHAN_SECONDS)
+        await self._settled()
+        delay = _ORPHAN_SECONDS if orphans else 0.0
+        if any(classify(error) is not Action.RETRY for error in report.errors):
+            # A backlog that was cut goes on soon; one that keeps being cut, ever later.
+            self._cut_backlogs += 1
+            delay = delay_seconds(self._cut_backlogs, classify(report.errors[0]), jitter=self._jitter)
+        elif not report.errors:
+            self._cut_backlogs = 0
+        if delay:
+            await asyncio.sleep(delay)
             self._wanted.set()
+
+    async def _settled(self) -> None:
+        """The state after a pass: connected, unless backlogs still run."""
+        if not self._pass.backlogs:
+            await self._set_state(AccountState.CONNECTED)
 
     async def _full_pass(self, main: ImapConnection, scope: Scope, report: PassReport) -> float:
         loop = asyncio.get_running_loop()
@@ -336,10 +358,15 @@ class AccountSync:
     async def _conclude(self, report: PassReport, started_at: float) -> bool:
         """A pass and its backlogs are through: the account is initialized, and what is gone is gone."""
         report.seconds = max(report.seconds, self._context.clock() - started_at)
-        if report.errors or self._pass.backlogs:
+        report.errors += self._pass.unfinished
+        for error in report.errors:
+            if classify(error) is Action.STOP_ACCOUNT:
+                raise error
+        if not self._pass.complete():
             return False
         if not self._initialized:
             async with self._context.database.write() as connection:
+                await keep_history(connection, self._context.account_id)
                 await store.mark_initialized(connection, self._context.account_id, self._context.clock())
             self._initialized = True
         return await self._pass.confirm_deleted(started_at)
@@ -349,13 +376,13 @@ class AccountSync:
     async def _failed(self, error: BaseException, failures: int) -> None:
         known = self._known(error)
         action = classify(error)
+        self._resume.clear()
         await self._note_failure(known)
         if action is Action.STOP_ACCOUNT:
             await self._wait_for_person(known)
             return
         delay = delay_seconds(failures, action, jitter=self._jitter)
         self._log.warning("account disconnected", error=known.message, hint=known.hint, retry_in=round(delay, 1))
-        self._resume.clear()
         await _wait_event(self._resume, delay)
 
     def _known(self, error: BaseException) -> MailmillError:
@@ -399,11 +426,12 @@ class AccountSync:
         _answer(waiting, PassReport(self._context.account, errors=[error]))
 
     async def _set_state(self, state: AccountState, reason: str = "") -> None:
-        if (state, reason) == (self._state, self._reason):
-            return
         self._state, self._reason = state, reason
+        if (state, reason) == self._recorded:
+            return
         async with self._context.database.write() as connection:
             await store.set_state(connection, self._context.account_id, state, reason, self._context.clock())
+        self._recorded = (state, reason)
 
 
 def _answer(requests: Sequence[_Request], report: PassReport) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from mailmill.errors import ProtocolError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import MailboxStatus, MessageMeta
 from mailmill.store import messages as store
@@ -16,6 +17,9 @@ from mailmill.store.messages import Cursor, MailboxRow
 from mailmill.sync.context import SyncContext
 from mailmill.sync.plan import FlagScope, Plan, plan_mailbox, tier_of
 from mailmill.uid_set import UidSet
+
+# So many messages may have arrived between two looks without our being told.
+_MOST_UNTOLD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,12 @@ async def find_changes(
     if plan.enumerate or held_count + len(listed) != status.messages:
         # The arithmetic does not come out: a shortfall, an expunge that nobody told, a server that miscounts.
         # Only a full listing can tell, and only an exact search makes an absence a deletion.
-        everything = await connection.search()
+        everything = await _everything(connection)
         listed = listed | (everything - held - gone)
         gone = gone | await _confirm_gone(connection, held - everything - gone)
     uncovered = (cursor.uncovered | listed) - gone
     swept = plan.flags is FlagScope.ALL or cursor.uid_next <= 1
+    from_before = cursor.uid_next == 0 and (historical or cursor.historical_below < 0)
     new_cursor = Cursor(
         uid_validity=status.uid_validity,
         uid_next=max(status.uid_next, (listed.highest or 0) + 1),
@@ -66,7 +71,7 @@ async def find_changes(
         # Not over an answer that could not be read in full: nothing else would ever show that change again.
         highest_mod_seq=status.highest_mod_seq if whole else cursor.highest_mod_seq,
         uncovered=uncovered,
-        historical_below=status.uid_next if historical and cursor.uid_next == 0 else cursor.historical_below,
+        historical_below=status.uid_next if from_before else cursor.historical_below,
         flags_swept_at=now if swept and whole else cursor.flags_swept_at,
     )
     return Changes(cursor=new_cursor, flag_changes=flag_changes, expunged=gone & living)
@@ -117,7 +122,20 @@ async def _list_new(connection: ImapConnection, span: UidSet, *, chunk: int) -> 
         return UidSet()
     if len(span) <= chunk:
         return (await connection.search(span)) & span
-    return (await connection.search()) & span
+    return (await _everything(connection)) & span
+
+
+async def _everything(connection: ImapConnection) -> UidSet:
+    """All UIDs. Raises ProtocolError where the listing is shorter than the mailbox is said to be, or longer by more
+    than could have arrived meanwhile, also after the server had a chance to tell of changes.
+    """
+    for _ in range(2):
+        everything = await connection.search()
+        exists = connection.exists or 0
+        if exists <= len(everything) <= exists + _MOST_UNTOLD:
+            return everything
+        await connection.noop()
+    raise ProtocolError(f"the server says there are {connection.exists} messages and lists {len(everything)}")
 
 
 async def _confirm_gone(connection: ImapConnection, candidates: UidSet) -> UidSet:

@@ -25,7 +25,8 @@ from mailmill.sync.report import PassReport
 from mailmill.uid_set import UidSet
 
 _HEADER_BYTES = 256 * 1024
-_NEVER = 1e12
+# A message over the limit is looked at again so late: the limit may have been raised.
+_TOO_LARGE_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Downloader:
         reply = await connection.fetch_meta(uids)
         wanted = {meta.uid: meta for meta in reply.messages if meta.uid in uids}
         absent = uids - UidSet(wanted)
-        still_there = await connection.search(absent) if absent else absent
+        still_there = (await connection.search(absent)) & absent if absent else absent
         now = self._context.clock()
         parked = [
             (uid, "the server lists it but its FETCH response could not be read", self._retry_at(now))
@@ -83,10 +84,11 @@ class Downloader:
             row = await self._store(None, row, first, nothing, report, arrived_at=arrived_at)
             first = Changes(cursor=row.cursor)
         storing: list[asyncio.Task[MailboxRow]] = []
+        spooled: list[Path] = []
         deadline = asyncio.get_running_loop().time() + self._context.limits.chunk_seconds
         try:
             for group in groups:
-                fetched = await self._fetch(connection, row.id, generation, group)
+                fetched = await self._fetch(connection, row.id, generation, group, spooled)
                 if len(storing) > 1:
                     # One group is committed, one is hashed and written, one is on the wire: memory holds no more.
                     await storing[-2]
@@ -105,6 +107,9 @@ class Downloader:
         finally:
             # An error on the wire leaves groups in the hands of the store: each commits whole or not at all.
             await asyncio.gather(*storing, return_exceptions=True)
+            if spooled:
+                # What was stored is gone from there; the rest nobody will ask for.
+                await asyncio.to_thread(_remove, spooled)
         return row
 
     async def _known(self, metas: Sequence[MessageMeta]) -> dict[str, int]:
@@ -137,14 +142,15 @@ class Downloader:
                 linked.append((meta, known[identity]))
                 continue
             if (meta.size_bytes or 0) > limits.max_message_bytes:
-                parked.append((uid, f"larger than max_message_bytes ({meta.size_bytes} bytes)", _NEVER))
+                later = self._context.clock() + _TOO_LARGE_SECONDS
+                parked.append((uid, f"larger than max_message_bytes ({meta.size_bytes} bytes)", later))
                 continue
             if self._failures.get((mailbox_id, generation, uid)):
                 suspects.append(meta)
                 continue
             if identity:
                 if identity in claimed:
-                    # The same message twice in this chunk: by the time its group is stored the first one is known.
+                    # The same message twice in this chunk: fetched by itself, its hash then finds the first.
                     suspects.append(meta)
                     continue
                 claimed.add(identity)
@@ -159,7 +165,10 @@ class Downloader:
         for meta in sorted(suspects, key=lambda meta: self._failures.get((mailbox_id, generation, meta.uid), 0)):
             yield _Group((meta,))
 
-    async def _fetch(self, connection: ImapConnection, mailbox_id: int, generation: int, group: _Group) -> _Fetched:
+    async def _fetch(
+        self, connection: ImapConnection, mailbox_id: int, generation: int, group: _Group, spooled: list[Path]
+    ) -> _Fetched:
+        """The bodies of a group. Those that came as files are noted in ``spooled``, whatever becomes of them."""
         bodies: dict[Uid, bytes | Path] = {}
         if not group.metas:
             return _Fetched(group, bodies, UidSet(), ())
@@ -167,6 +176,8 @@ class Downloader:
         refusal: CommandError | None = None
         try:
             async for fetched in connection.fetch_bodies(uids):
+                if isinstance(fetched.body, Path):
+                    spooled.append(fetched.body)
                 if fetched.uid in uids:
                     bodies[fetched.uid] = fetched.body
         except CommandError as error:
@@ -174,10 +185,9 @@ class Downloader:
             refusal = error
         except (ProtocolError, ConnectionLostError) as error:
             self._blame(mailbox_id, generation, group, uids - UidSet(bodies), error)
-            await asyncio.to_thread(_discard, bodies)
             raise
         missing = uids - UidSet(bodies)
-        still_there = await connection.search(missing) if missing else missing
+        still_there = (await connection.search(missing)) & missing if missing else missing
         if refusal is not None and len(uids) > 1:
             # A server may end at the first message it cannot read: those behind it are asked for alone, at once.
             self._blame(mailbox_id, generation, group, still_there, refusal)
@@ -279,8 +289,6 @@ def _stored(ref: BlobRef, summary: HeaderSummary) -> StoredContent:
     )
 
 
-def _discard(bodies: dict[Uid, bytes | Path]) -> None:
-    """Remove spooled bodies nobody will store; what a cancellation leaves behind goes when the service next starts."""
-    for body in bodies.values():
-        if isinstance(body, Path):
-            body.unlink(missing_ok=True)
+def _remove(files: Sequence[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)

@@ -37,5 +37,9 @@ class Holdings:
             self._living[batch.mailbox.id] = (batch.uid_validity, (known[1] | arrived) - batch.expunged)
         return replace(batch.mailbox, cursor=batch.cursor)
 
-    def forget(self) -> None:
-        self._living.clear()
+    def forget(self, mailbox_id: int | None = None) -> None:
+        """Read again, next time: one mailbox, or all."""
+        if mailbox_id is None:
+            self._living.clear()
+        else:
+            self._living.pop(mailbox_id, None)

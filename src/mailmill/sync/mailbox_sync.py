@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from mailmill.errors import ProtocolError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import Uid
 from mailmill.store import messages as store
@@ -25,6 +26,9 @@ from mailmill.sync.download import Downloader
 from mailmill.sync.report import PassReport
 from mailmill.uid_set import UidSet
 
+# More new generations than this within one sync are no restore but a fault.
+_MOST_RESETS = 2
+
 
 class MailboxSync:
     """Syncs the mailboxes of one account; one call at a time for one mailbox."""
@@ -32,6 +36,7 @@ class MailboxSync:
     def __init__(self, context: SyncContext) -> None:
         self._context = context
         self._downloader = Downloader(context)
+        self._parked_until: dict[int, Mapping[Uid, float]] = {}
 
     async def run(
         self,
@@ -49,9 +54,13 @@ class MailboxSync:
         Raises `ImapError` and `StoreError`; what was committed until then stands.
         """
         context = self._context
+        resets = 0
         while True:
             status = await connection.select(row.path)
             if row.cursor.uid_validity not in (0, status.uid_validity):
+                resets += 1
+                if resets > _MOST_RESETS:
+                    raise ProtocolError("the server gives another UIDVALIDITY at each look", hint="it needs repair")
                 row = await self._reset(row, status.uid_validity)
             changes = await find_changes(context, connection, row, status, historical=historical)
             parked = await self._parked(row, changes)
@@ -65,13 +74,21 @@ class MailboxSync:
             if not row.cursor.uncovered - parked:
                 return await self._expunge_old(row, report)
 
+    def is_due(self, row: MailboxRow) -> bool:
+        """Whether there is something to do that the server's state does not tell of."""
+        if row.has_old_places or row.id not in self._parked_until:
+            return row.has_old_places or bool(row.cursor.uncovered)
+        now = self._context.clock()
+        later = UidSet(uid for uid, at in self._parked_until[row.id].items() if at > now)
+        return bool(row.cursor.uncovered - later)
+
     async def _reset(self, row: MailboxRow, uid_validity: int) -> MailboxRow:
         """A new generation. Nothing is deleted: the old places go only when the new ones are all there."""
         async with self._context.database.write() as connection:
             return await store.reset_mailbox(connection, row, uid_validity, self._context.clock())
 
     async def _expunge_old(self, row: MailboxRow, report: PassReport) -> MailboxRow:
-        if row.has_old_places and not row.cursor.uncovered:
+        if row.has_old_places:
             async with self._context.database.write() as connection:
                 report.add(expunged=await store.expunge_old_generation(connection, row, self._context.clock()))
             row = store.without_old_places(row)
@@ -91,6 +108,7 @@ class MailboxSync:
     async def _parked(self, row: MailboxRow, changes: Changes) -> UidSet:
         """UIDs that are not to be tried now: parked before and not yet due, or found to break connections."""
         if not changes.cursor.uncovered:
+            self._parked_until.pop(row.id, None)
             return UidSet()
         now = self._context.clock()
         broken = self._downloader.broken(row.id, changes.cursor)
@@ -99,4 +117,5 @@ class MailboxSync:
                 await store.park(writer, replace(row, cursor=changes.cursor), broken)
         async with self._context.database.read() as reader:
             retry_at: Mapping[Uid, float] = await store.parked_uids(reader, row.id, changes.cursor.uid_validity)
+        self._parked_until[row.id] = retry_at
         return UidSet(uid for uid, at in retry_at.items() if at > now)

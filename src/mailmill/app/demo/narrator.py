@@ -44,11 +44,11 @@ class Narrator(Protocol):
 
 
 class TerminalNarrator:
-    """Coloured lines on a terminal, plain ones elsewhere."""
+    """Coloured lines on a terminal, plain ones elsewhere. ``width`` in cells; by default the terminal's."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int | None = None) -> None:
         # Into a file or a pipe nothing is cut to the width of a terminal that is not there.
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        width = width or (None if sys.stdout.isatty() else _PIPE_WIDTH)
         self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
     def starting(self) -> None:
@@ -113,7 +113,7 @@ class TerminalNarrator:
         beside = room - _SUBJECT - 2
         parts = [*_column(time, _TIME + 2), *_column(verdict, _VERDICT + 1), *_column(category, _CATEGORY + 1)]
         if beside < _LEAST_SUMMARY or not summary:
-            parts.append((_cut(subject, max(room, 8)), style))
+            parts.append((_cut(subject, max(room, 1)), style))
         else:
             parts += [(set_cell_size(_cut(subject, _SUBJECT), _SUBJECT + 2), style), (_cut(summary, beside), "dim")]
         return Text.assemble(*parts)

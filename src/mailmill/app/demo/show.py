@@ -35,6 +35,8 @@ _PORT = 8025
 _INTERVAL_SECONDS = 4.0
 _FIRST_DELAY_SECONDS = 1.0
 _FOLLOW_SECONDS = 25.0
+_PREFIX = "mailmill-demo-"
+_LONGEST_PARENT = 60
 
 _log = structlog.get_logger("mailmill.demo")
 
@@ -80,7 +82,7 @@ class _Show:
     async def run(self, serve: Serve) -> None:
         self.say(self._narrator.starting)
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        with tempfile.TemporaryDirectory(prefix="mailmill-demo-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=_parent(), ignore_cleanup_errors=True) as folder:
             async with demo_server() as server, receiver(secret, self._heard) as hook:
                 for mailbox, received_at, raw in first_mailbox(datetime.now(UTC)):
                     await server.append(mailbox, received_at, raw)
@@ -195,6 +197,11 @@ allow_private = true
     )
     stage.config.chmod(0o600)
     return load_settings(stage.config, {"HOME": os.environ.get("HOME", str(stage.config.parent))})
+
+
+def _parent() -> str | None:
+    """Where temporary folders are made, unless that is too deep for the service's socket (108 bytes in all)."""
+    return "/tmp" if len(tempfile.gettempdir()) > _LONGEST_PARENT else None  # noqa: S108  # the folder itself is ours alone
 
 
 def _program() -> str:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
-import tldextract
+from publicsuffixlist import PublicSuffixList
 
 MAX_HOST_CHARS = 255
 MAX_URL_CHARS = 4_000
 
-# Suffix list: the snapshot in the tldextract package, no network, no cache folder. Private suffixes (github.io,
-# web.app) count as suffixes, as in DMARC: two customers of one hosting service are two organisations.
-_extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
+# The list that comes with the package: no network, no cache folder. Private suffixes (github.io, web.app) count as
+# suffixes, as in DMARC: two customers of one hosting service are two organisations.
+_suffixes = PublicSuffixList(accept_unknown=False)
 
 _DROPPED = re.compile(r"[\t\r\n\u00ad\u200b-\u200f\u2060\ufeff]")
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]{0,30}):", re.IGNORECASE)
@@ -51,17 +51,18 @@ def organisation_of(host: str) -> str:
     host = clean_host(host)
     if not host:
         return ""
-    return _extract.extract_str(host).top_domain_under_public_suffix or host
+    return _suffixes.privatesuffix(host) or host
 
 
 @lru_cache(maxsize=8_192)
 def split_host(host: str) -> tuple[str, str, str]:
     """(subdomain, registrable label, public suffix) of a host; ("", host, "") for addresses and bare names."""
     host = clean_host(host)
-    parts = _extract.extract_str(host)
-    if not parts.suffix or not parts.domain:
+    registrable = _suffixes.privatesuffix(host)
+    if not registrable:
         return ("", host, "")
-    return (parts.subdomain, parts.domain, parts.suffix)
+    label, _, suffix = registrable.partition(".")
+    return (host.removesuffix(registrable).removesuffix("."), label, suffix)
 
 
 @lru_cache(maxsize=8_192)

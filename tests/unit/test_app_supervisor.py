@@ -1,0 +1,282 @@
+"""Opening the application: what is configured meets what is stored; nothing needs what it does not use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster
+from sqlalchemy import select
+from work_rows import add_messages, events, new_work
+
+from mailmill.alerts.dispatcher import Dispatcher
+from mailmill.app import figures, one_pass, supervisor, wiring
+from mailmill.app.supervisor import Application, open_application, run_service
+from mailmill.app.use_cases import UseCases
+from mailmill.errors import AuthenticationError, ConfigurationError, StoreError
+from mailmill.model import AccountState
+from mailmill.settings import Settings, load_settings
+from mailmill.store import accounts, queue, queue_view
+from mailmill.store.tables import account, work
+
+PASSWORD = "ACCOUNT_PASSWORD_OF_TEST"
+SECRET = "HOOK_SECRET_OF_TEST"
+
+
+@pytest.fixture(autouse=True)
+def processors_are_imported_at_the_start(blockbuster: BlockBuster) -> None:
+    """Before anything runs, imports and their metadata may be read on the loop."""
+    for function in blockbuster.functions.values():
+        function.can_block_in("mailmill/app/wiring.py", {"processors"})
+
+
+@pytest.fixture
+async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """One account, its password in a variable, and one destination, its secret in another, which is not set."""
+    monkeypatch.setenv(PASSWORD, "right")
+    monkeypatch.delenv(SECRET, raising=False)
+    path = tmp_path / "config.toml"
+
+    def write() -> Settings:
+        path.write_text(
+            f"""
+[service]
+data_dir = "data"
+listen = "127.0.0.1:0"
+[accounts.work]
+username = "ann"
+password_env = "{PASSWORD}"
+imap = {{ host = "127.0.0.1", port = 9, tls = "none" }}
+[destinations.hook]
+kind = "webhook"
+url = "https://example.org/"
+secret_env = "{SECRET}"
+"""
+        )
+        path.chmod(0o600)
+        return load_settings(path, os.environ)
+
+    return await asyncio.to_thread(write)
+
+
+async def refuse(application: Application) -> None:
+    """The server refused the account's credentials."""
+    running = application.accounts["work"]
+    async with application.database.write() as connection:
+        await accounts.set_state(connection, running.row.id, AccountState.AUTHENTICATION_ERROR, "no", time.time())
+
+
+async def stored_state(application: Application) -> tuple[str, str]:
+    async with application.database.read() as connection:
+        row = (await connection.execute(select(account.c.state, account.c.credential_mark))).one()
+    return row.state, row.credential_mark
+
+
+async def test_a_shell_without_the_password_leaves_a_refusal_as_it_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_application(settings) as application:
+        await refuse(application)
+        before = await stored_state(application)
+    monkeypatch.delenv(PASSWORD)
+    async with open_application(settings) as application:
+        assert await stored_state(application) == before
+    monkeypatch.setenv(PASSWORD, "right")
+    async with open_application(settings) as application:
+        assert await stored_state(application) == before
+    monkeypatch.setenv(PASSWORD, "other")
+    async with open_application(settings) as application:
+        assert (await stored_state(application))[0] == "init"
+
+
+async def test_a_missing_secret_matters_only_where_alerts_are_sent(settings: Settings) -> None:
+    async with open_application(settings) as application:
+        use_cases = UseCases(application)
+        await use_cases.status()
+        report = await use_cases.sync(None, process=False)
+        assert report["accounts"][0]["error"]["code"] == "connect"
+        with pytest.raises(ConfigurationError, match=SECRET):
+            await use_cases.sync(None, process=True)
+
+    @asynccontextmanager
+    async def serve(_application: Application) -> AsyncIterator[None]:
+        raise AssertionError("the service started")
+        yield
+
+    with pytest.raises(ConfigurationError, match=SECRET):
+        await run_service(settings, serve=serve)
+
+
+async def test_a_refused_account_is_not_tried_again_by_each_command(settings: Settings) -> None:
+    async with open_application(settings) as application:
+        await refuse(application)
+    async with open_application(settings) as application:
+        running = application.accounts["work"]
+        running.sync = None  # type: ignore[assignment]  # it must not be asked
+        [report] = await one_pass.sync_accounts(application, [running])
+        assert isinstance(report.error, AuthenticationError)
+        assert report.error.message == "no"
+        assert "mailmill account check work" in report.error.hint
+
+
+class _WillingServer:
+    async def logout(self) -> None: ...
+
+
+async def test_a_check_that_succeeds_clears_the_refusal_without_a_service(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect() -> Any:
+        return _WillingServer()
+
+    async def look(_self: UseCases, _connection: Any) -> dict[str, Any]:
+        return {"ok": True}
+
+    monkeypatch.setattr(UseCases, "_look", look)
+    async with open_application(settings) as application:
+        await refuse(application)
+    async with open_application(settings) as application:
+        application.accounts["work"].connect = connect
+        assert (await UseCases(application).check_account("work"))["ok"]
+        assert application.accounts["work"].row.state is AccountState.DISCONNECTED
+    async with open_application(settings) as application:
+        assert (await stored_state(application))[0] == "disconnected"
+        async with application.database.read() as connection:
+            told = [name for name, _ in await events(connection)]
+    assert told == ["accountAdded", "authenticationError", "authenticationSuccess"]
+
+
+async def test_a_password_that_could_not_be_had_is_asked_for_at_each_connect(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    used: list[str] = []
+
+    class Connection:
+        @classmethod
+        async def open(cls, *_: Any) -> Connection:
+            return cls()
+
+        async def authenticate(self, credentials: Any) -> None:
+            used.append(credentials.password)
+
+    monkeypatch.setattr(wiring, "ImapConnection", Connection)
+    environ: dict[str, str] = {}
+    [configured] = await wiring.configured_accounts(settings, environ)
+    connect = wiring.connector(configured, tmp_path, environ)
+    errors = []
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=PASSWORD) as failed:
+            await connect()
+        assert failed.value.account == "work"
+        errors.append(failed.value)
+    assert errors[0] is not errors[1]
+    environ[PASSWORD] = "there now"
+    await connect()
+    assert used == ["there now"]
+
+
+async def test_work_of_processors_that_are_gone_is_dropped_at_the_start(settings: Settings) -> None:
+    async with open_application(settings) as application:
+        account_id = application.accounts["work"].row.id
+        async with application.database.write() as connection:
+            await add_messages(connection, [1, 2], account_id=account_id)
+            rows = [new_work(1, "gone", account_id=account_id)]
+            rows += [new_work(2, name, account_id=account_id) for name in ("gone", "threat")]
+            await queue.enqueue(connection, rows, 1.0)
+    async with open_application(settings) as application, application.database.read() as connection:
+        left = (await connection.execute(select(work.c.message_id, work.c.processor))).all()
+        told = [(name, number) for name, number in await events(connection) if name == "messageProcessed"]
+    assert [tuple(row) for row in left] == [(2, "threat")]
+    assert told == [("messageProcessed", 1)]
+
+
+async def test_many_who_ask_for_figures_cost_one_count(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = 0
+    counts = queue_view.counts
+
+    async def counting(connection: Any) -> Any:
+        nonlocal counted
+        counted += 1
+        return await counts(connection)
+
+    monkeypatch.setattr(queue_view, "counts", counting)
+    async with open_application(settings) as application:
+        use_cases = UseCases(application)
+        await asyncio.gather(*(ask() for _ in range(5) for ask in (use_cases.status, use_cases.accounts)))
+        await use_cases.metrics()
+        assert counted == 1
+        monkeypatch.setattr(figures, "KEPT_SECONDS", 0.0)
+        aged = UseCases(application)
+        await aged.status()
+        await aged.status()
+        assert counted == 3
+
+
+async def test_housekeeping_outlives_whatever_happens(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_HOUSEKEEPING_SECONDS", 0.0)
+    problems = [OSError("disk"), StoreError("store"), RuntimeError("unforeseen")]
+    went_on = asyncio.Event()
+
+    async def collect(_referenced: Any, **_: Any) -> int:
+        if problems:
+            raise problems.pop()
+        went_on.set()
+        return 0
+
+    async with open_application(settings) as application:
+        monkeypatch.setattr(application.blobs, "collect_orphans", collect)
+        task = asyncio.create_task(supervisor._housekeeping(application))
+        async with asyncio.timeout(30):
+            await went_on.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_what_runs_begins_to_stop_while_the_listeners_close(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET, "whsec_" + "QUJD" * 12)
+    stopping, dispatcher_stops = asyncio.Event(), asyncio.Event()
+
+    async def run(_self: Dispatcher, stop: asyncio.Event) -> None:
+        await stop.wait()
+        dispatcher_stops.set()
+
+    monkeypatch.setattr(Dispatcher, "run", run)
+
+    @asynccontextmanager
+    async def serve(_application: Application) -> AsyncIterator[None]:
+        stopping.set()
+        yield
+        await dispatcher_stops.wait()
+
+    async with asyncio.timeout(60):
+        await run_service(settings, serve=serve, stop=stopping)
+
+
+def test_a_thread_that_is_stuck_does_not_hold_the_exit() -> None:
+    program = (
+        "import asyncio, threading, time\n"
+        "from mailmill.app.daemon_threads import DaemonThreads\n"
+        "async def main():\n"
+        "    asyncio.get_running_loop().set_default_executor(DaemonThreads(2))\n"
+        "    assert await asyncio.to_thread(lambda: 7) == 7\n"
+        "    began = threading.Event()\n"
+        "    def hang():\n"
+        "        began.set()\n"
+        "        time.sleep(600)\n"
+        "    task = asyncio.create_task(asyncio.to_thread(hang))\n"
+        "    await asyncio.to_thread(began.wait)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
