@@ -421,12 +421,14 @@ def altered(change: Callable[[Answer], Answer]) -> Act:
     return act
 
 
-def replaced(pattern: bytes, by: bytes) -> Act:
-    """The right answer with every match of ``pattern`` in a response replaced; nothing replaced fails the test."""
+def replaced(pattern: bytes, by: bytes, *, required: bool = True) -> Act:
+    """The right answer with every match of ``pattern`` in a response replaced. Where it is ``required``, an answer
+    with nothing to replace fails the test.
+    """
 
     async def act(client: Client, _command: Command, answer: Answer) -> None:
         changed = [re.sub(pattern, by, response, flags=re.DOTALL) for response in answer]
-        assert changed != answer, f"nothing in {answer!r} is like {pattern!r}"
+        assert changed != answer or not required, f"nothing in {answer!r} is like {pattern!r}"
         await client.send(changed)
 
     return act

@@ -298,6 +298,32 @@ async def test_a_destination_that_is_down_burns_no_attempts_and_comes_back(
     assert untouched >= 80, "only probes are sent while it is down"
 
 
+async def test_what_nobody_foresaw_ends_neither_planner_nor_pump(
+    mill: Mill, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "MAX_PAUSE_SECONDS", 0.01)
+    broken = dict.fromkeys(("recover", "plan_deliveries", "next_run_at", "get"), 2)
+
+    def fails_twice(owner: Any, name: str) -> None:
+        right = getattr(owner, name)
+
+        async def wrong(*arguments: Any, **named: Any) -> Any:
+            if broken[name]:
+                broken[name] -= 1
+                raise RuntimeError("unforeseen")
+            return await right(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, wrong)
+
+    for name in ("recover", "plan_deliveries", "next_run_at"):
+        fails_twice(outbox, name)
+    fails_twice(Envelopes, "get")
+    async with running(mill, hook(receiver.url)):
+        await mill.raise_events(3)
+        await mill.until(all_are("delivered", 3))
+    assert not any(broken.values())
+
+
 async def test_a_graceful_stop_waits_for_what_is_on_its_way(mill: Mill, receiver: WebhookReceiver) -> None:
     go = asyncio.Event()
     receiver.answer = lambda _request: Answer(after=go)

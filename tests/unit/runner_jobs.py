@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -67,6 +68,32 @@ def fail_for_good(message: Any, context: Any) -> NoReturn:
 
 def no_json(message: Any, context: Any) -> Any:
     return {1, 2}
+
+
+class Panic(BaseException):
+    """As extensions written in Rust raise it."""
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(9)
+
+
+_BARE: dict[str, type[BaseException]] = {
+    "Panic": Panic,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "CancelledError": asyncio.CancelledError,
+    "Unspeakable": Unspeakable,
+}
+
+
+def raise_bare(message: str, context: Any) -> NoReturn:
+    raise _BARE[message]
+
+
+async def raise_bare_async(message: str, context: Any) -> NoReturn:
+    raise_bare(message, context)
 
 
 def leave(message: Any, context: Any) -> NoReturn:

@@ -197,7 +197,17 @@ def test_open_without_a_token(access: Access, path: str) -> None:
 def test_metrics_are_open_to_this_machine_alone(access: Access) -> None:
     assert verdict(access, "/metrics", peer="127.0.0.1") == 0
     assert verdict(access, "/metrics", peer="192.0.2.9") == 401
-    assert verdict(access, "/metrics", peer="127.0.0.1", x_forwarded_for="203.0.113.4") == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "forwarded", "via", "x_forwarded_for", "x_forwarded_host", "x_forwarded_proto", "x_real_ip",
+        "cf_connecting_ip", "true_client_ip",
+    ],
+)  # fmt: skip
+def test_metrics_that_a_proxy_asks_for_need_the_token(access: Access, header: str) -> None:
+    assert verdict(access, "/metrics", peer="127.0.0.1", **{header: "203.0.113.4"}) == 401
 
 
 @pytest.mark.parametrize("path", ["/health", "/login", "/v1/status"])

@@ -26,6 +26,7 @@ from mailmill.model import AccountState
 from mailmill.settings import Settings, load_settings
 from mailmill.store import accounts, queue, queue_view
 from mailmill.store.tables import account, work
+from mailmill.sync.report import PassReport
 
 PASSWORD = "ACCOUNT_PASSWORD_OF_TEST"
 SECRET = "HOOK_SECRET_OF_TEST"
@@ -261,6 +262,22 @@ async def test_what_runs_begins_to_stop_while_the_listeners_close(
 
     async with asyncio.timeout(60):
         await run_service(settings, serve=serve, stop=stopping)
+
+
+async def test_a_running_service_is_not_waited_for_without_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_pass, "_SETTLE_SECONDS", 0.01)
+
+    async def passed(_application: Application, _accounts: Any) -> list[PassReport]:
+        return [PassReport("work", new=1)]
+
+    monkeypatch.setattr(one_pass, "sync_accounts", passed)
+    async with open_application(settings) as application:
+        application.running = True  # its worker never comes to rest: nobody runs it
+        async with asyncio.timeout(30):
+            report = await UseCases(application).sync(None, process=True)
+    assert report["accounts"][0]["new"] == 1
 
 
 def test_a_thread_that_is_stuck_does_not_hold_the_exit() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,31 @@ def test_sync_draws_bars_for_a_first_sync(run: Run, service: CannedUseCases, mon
     code, out, _ = run("sync")
     assert code == 0 and "RESULT" in out
     assert set(drawn) == {("home", 250, 1000)}
+
+
+def test_run_tells_its_link_in_one_write(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Recorder(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    @asynccontextmanager
+    async def serve(application: Any, *, announce: Callable[[str], None]) -> AsyncIterator[None]:
+        with redirect_stderr(Recorder()):
+            announce("http://127.0.0.1:1/login?code=x")
+        yield
+
+    async def run_service(settings: Any, *, serve: Any) -> None:
+        async with serve(None):
+            pass
+
+    monkeypatch.setattr("mailmill.app.logs.configure", lambda **_: None)
+    monkeypatch.setattr("mailmill.cli.serving.serve", serve)
+    monkeypatch.setattr("mailmill.app.supervisor.run_service", run_service)
+    assert run("run")[0] == 0
+    assert written == ["mailmill is running. Its page (the link works once): http://127.0.0.1:1/login?code=x\n"]
 
 
 def test_status(run: Run) -> None:

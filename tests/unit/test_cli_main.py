@@ -199,6 +199,36 @@ def test_a_reader_that_goes_away_is_no_error(data_dir: Path) -> None:
     assert complaint == b""
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["envelope", "list"], ["account", "list", "--json"]])
+def test_output_that_cannot_be_written_is_a_line(data_dir: Path, arguments: list[str]) -> None:
+    with running_service(data_dir / "mailmill.sock", CannedUseCases()), Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, env=environ(data_dir), text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "error: cannot write the output: No space left on device\n")
+
+
+def test_an_error_that_cannot_be_told_keeps_its_exit_code(data_dir: Path) -> None:
+    command = [*PROGRAM, "status", "--config", str(data_dir / "missing")]
+    with Path("/dev/full").open("w") as full:
+        for arguments, stdout, code in (([], subprocess.PIPE, 2), (["--debug"], full, 2), (["--json"], full, 1)):
+            done = subprocess.run([*command, *arguments], stdout=stdout, stderr=full, env=environ(data_dir), timeout=60)
+            assert done.returncode == code, arguments
+
+
+def test_closed_descriptors_are_not_given_to_files(data_dir: Path) -> None:
+    told = data_dir / "told"
+    code = (
+        "import os, sys; from mailmill.cli.main import main; code = main(['--version']);"
+        f"file = open({str(told)!r}, 'w');"
+        "file.write(' '.join([*(os.readlink(f'/proc/self/fd/{n}') for n in range(3)), str(file.fileno() > 2)]));"
+        "sys.exit(code)"
+    )
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(closed, env=environ(data_dir), timeout=60).returncode == 0
+    assert told.read_text() == "/dev/null /dev/null /dev/null True"
+
+
 def test_ctrl_c_during_a_sync(data_dir: Path) -> None:
     use_cases = CannedUseCases()
     use_cases.sync_may_end.clear()

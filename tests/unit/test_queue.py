@@ -412,6 +412,25 @@ async def test_json_values_come_back_as_they_went_in(database: Database) -> None
         assert json.loads(await connection.scalar(select(result.c.value))) == {"a": ["ü", "\x00", 1.5, None]}
 
 
+async def test_work_that_nobody_would_claim_is_dropped(database: Database) -> None:
+    async with database.write() as connection:
+        await add_messages(connection, (1, 2, 3, 4))
+        await queue.enqueue(connection, [new_work(n, "gone") for n in (1, 2, 3)], 10.0)
+        await queue.enqueue(connection, [new_work(n, "threat") for n in (2, 4)], 10.0)
+        [_, _, last] = await claim(connection, processor="gone")
+        await queue.finish(connection, "w", [], [Failed(last, "broken", None)], 11.0)
+        await queue.release_all(connection, "w")
+        assert await queue.drop_unconfigured(connection, {"threat"}, 20.0) == 2
+        assert await queue.drop_unconfigured(connection, {"threat"}, 21.0) == 0
+        told = await events(connection)
+    assert await states(database) == {(2, "threat"): "pending", (3, "gone"): "failed", (4, "threat"): "pending"}
+    assert [number for name, number in told if name == "messageProcessed"] == [1]
+    async with database.write() as connection:
+        assert await queue.drop_unconfigured(connection, (), 22.0) == 2
+        told = await events(connection)
+    assert [number for name, number in told if name == "messageProcessed"] == [1, 2, 4]
+
+
 async def test_a_message_is_told_processed_once(database: Database) -> None:
     """Another processor later on adds its result; the message was processed already."""
     async with database.write() as connection:

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import runner_jobs
 
 from mailmill.errors import ProcessorError
 from mailmill.processing import json_value
+from mailmill.processing.children import Children
 from mailmill.processing.failures import describe
 from mailmill.processing.registry import Context, Processor
 from mailmill.processing.retry import retry_at
@@ -89,6 +90,16 @@ async def test_it_cannot_end_the_service(runners: Runners, kind: str) -> None:
     assert await run(runners, runner_jobs.echo, kind)
 
 
+@pytest.mark.parametrize("kind", ["async", "thread", "process"])
+@pytest.mark.parametrize("name", ["Panic", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "Unspeakable"])
+async def test_whatever_it_raises_is_the_rows_failure(runners: Runners, kind: str, name: str) -> None:
+    function = runner_jobs.raise_bare_async if kind == "async" else runner_jobs.raise_bare
+    raised = await failure(runners, function, kind, message=name)
+    assert raised.message.partition(":")[0] == name
+    assert not raised.permanent
+    assert await run(runners, runner_jobs.echo_async, "async") == "m"
+
+
 async def test_events_are_announced_from_the_value(runners: Runners) -> None:
     def announce(value: Any) -> tuple[str, ...]:
         return ("threatFound",) if value["message"] == "bad" else ()
@@ -135,6 +146,56 @@ async def test_a_cancellation_of_its_own_making_is_a_failure(runners: Runners) -
         raise asyncio.CancelledError
 
     assert (await failure(runners, cancels, "async")).message == "CancelledError"
+
+
+async def test_one_that_cancels_its_own_task_harms_no_other(runners: Runners) -> None:
+    async def cancels_itself(message: Any, context: Any) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if message == "waits":
+            await asyncio.Event().wait()
+        return "the cancellation is still pending"
+
+    for message in ("waits", "returns"):
+        assert (await failure(runners, cancels_itself, "async", message=message)).message == "CancelledError"
+    await asyncio.sleep(0)  # a cancellation that had reached this task would be raised here
+
+
+async def test_one_that_will_not_be_cancelled_is_left_to_itself(
+    runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailmill.processing.runners._CLEAN_UP_SECONDS", HANGS)
+    may_end, ended = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(message: Any, context: Any) -> None:
+        while not may_end.is_set():
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                continue
+        ended.set()
+
+    async with asyncio.timeout(60):
+        assert "took longer" in (await failure(runners, stubborn, "async", timeout_seconds=HANGS)).message
+        assert not ended.is_set()
+        may_end.set()
+        await ended.wait()
+
+
+async def test_a_big_value_is_encoded_off_the_loop(runners: Runners, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded_in: list[threading.Thread] = []
+    encode = json_value.encode
+
+    def noted(value: Any) -> str:
+        encoded_in.append(threading.current_thread())
+        return encode(value)
+
+    monkeypatch.setattr(json_value, "encode", noted)
+    small, big = list(range(100)), {str(number): [number] for number in range(20_000)}
+    assert await run(runners, runner_jobs.echo_async, "async", small) == small
+    assert await run(runners, runner_jobs.echo_async, "async", big) == big
+    assert [thread is threading.current_thread() for thread in encoded_in] == [True, False]
 
 
 async def test_a_cancellation_from_outside_goes_through(runners: Runners) -> None:
@@ -347,6 +408,53 @@ async def test_jobs_of_a_cancelled_caller_kill_their_child(runners: Runners, tmp
     assert await run(runners, runner_jobs.echo, "process")
 
 
+class SlowToDie:
+    """A child of which all others must be on their way out too before it ends."""
+
+    def __init__(self, all_dying: asyncio.Barrier) -> None:
+        self._all_dying = all_dying
+
+    async def kill(self) -> None:
+        await self._all_dying.wait()
+
+
+async def test_all_children_are_killed_at_once() -> None:
+    children = Children(3)
+    all_dying = asyncio.Barrier(3)
+    children._all.update(cast("Any", SlowToDie(all_dying)) for _ in range(3))
+    async with asyncio.timeout(10):
+        await children.close()
+
+
+async def test_no_child_is_started_once_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = Children(1)
+    starting, may_start, killed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Starting:
+        alive = True
+
+        async def start(self) -> None:
+            starting.set()
+            await may_start.wait()
+
+        async def kill(self) -> None:
+            killed.set()
+
+    monkeypatch.setattr("mailmill.processing.children._Child", Starting)
+    running = asyncio.create_task(children.run(runner_jobs.echo, "m", CONTEXT, timeout_seconds=60))
+    await starting.wait()
+    await children.close()
+    killed.clear()
+    may_start.set()
+    with pytest.raises(ProcessorError, match="closed"):
+        await running
+    assert killed.is_set()
+    starting.clear()
+    with pytest.raises(ProcessorError, match="closed"):
+        await children.run(runner_jobs.echo, "m", CONTEXT, timeout_seconds=60)
+    assert not starting.is_set()
+
+
 async def test_a_big_message_reaches_the_child(runners: Runners) -> None:
     big = "x" * 3_000_000
     outcome = await runners.run(
@@ -378,6 +486,36 @@ def test_json_text_is_what_every_database_keeps() -> None:
         assert raised.value.permanent
 
 
+def test_values_far_above_the_limit_are_not_even_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: list[Any] = ["x"]
+    for _ in range(30):
+        shared = [shared, shared]  # 2³⁰ leaves once it is written out
+    monkeypatch.setattr(json_value.json, "dumps", None)
+    for big in (shared, [10**4000] * 10_000, {"a": "x" * json_value.MAX_CHARACTERS}, [0] * 600_000):
+        with pytest.raises(ProcessorError, match="above the limit") as raised:
+            json_value.encode(big)
+        assert raised.value.permanent
+
+
+def test_endless_nesting_is_told_at_once() -> None:
+    cyclic: list[Any] = []
+    cyclic.append({"inner": cyclic})
+    deep: Any = 1
+    for _ in range(json_value.MAX_DEPTH):
+        deep = [deep]
+    for nested in (cyclic, deep):
+        with pytest.raises(ProcessorError, match="more than 500 levels") as raised:
+            json_value.encode(nested)
+        assert raised.value.permanent
+    assert json_value.encode(deep[0]).startswith("[[[")
+
+
+@pytest.mark.parametrize("value", ["", "ab", 0, [], {}, [[]], [1], [1, 2], {"a": 1, "b": ["c", None]}, [[1], [2, {}]]])
+def test_the_weight_of_a_value_is_never_above_its_length(value: Any) -> None:
+    length = len(json_value.encode(value))
+    assert length // 2 <= json_value._weigh(value, 1000) <= length
+
+
 def test_retry_backs_off_with_full_jitter_and_gives_up() -> None:
     def at(failures: int, jitter: float = 1.0, permanent: bool = False) -> float | None:
         return retry_at(failures=failures, max_attempts=5, permanent=permanent, now=100.0, jitter=jitter)
@@ -392,7 +530,7 @@ def test_retry_backs_off_with_full_jitter_and_gives_up() -> None:
 def test_errors_that_cannot_be_shown_are_described() -> None:
     class Unspeakable(Exception):
         def __str__(self) -> str:
-            raise RuntimeError
+            raise SystemExit
 
     assert describe(Unspeakable()).message == "Unspeakable: (its message cannot be shown)"
     assert describe(KeyError()).message == "KeyError"

@@ -176,6 +176,37 @@ def test_processors_table(config: Path) -> None:
 # -- the environment --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("nested", [".".join("a" * 5_000) + " = 1\n", "a = " + "[" * 200 + "]" * 200 + "\n"])
+def test_a_file_nested_too_deeply_is_named(config: Path, nested: str) -> None:
+    assert refused(config, nested).message == f"{config}: nested too deeply"
+
+
+def test_a_variable_nested_too_deeply_is_refused(config: Path) -> None:
+    assert "nested too deeply" in refused(config, "", **{"MAILMILL_" + "__".join("A" * 5_000): "1"}).message
+
+
+def test_what_is_no_regular_file_is_refused_at_once(config: Path) -> None:
+    os.mkfifo(config)
+    for path in (config, Path("/dev/zero"), config.parent):
+        with pytest.raises(ConfigurationError, match="cannot read the configuration") as raised:
+            load_settings(path, {"HOME": str(config.parent)})
+        assert str(path) in raised.value.message
+
+
+def test_the_null_device_is_an_empty_file(config: Path) -> None:
+    settings = load_settings(Path(os.devnull), {"HOME": str(config.parent)})
+    assert (settings.accounts, settings.warnings) == ({}, ())
+
+
+def test_a_file_far_too_large_is_not_read_to_its_end(config: Path) -> None:
+    with config.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: takes no space
+    with pytest.raises(ConfigurationError, match="larger than 1048576 bytes"):
+        load_settings(config, {"HOME": str(config.parent)})
+    config.unlink()
+    assert load(config, "#" * (1 << 20)).accounts == {}
+
+
 def test_environment_beats_file(config: Path) -> None:
     settings = load(
         config,

@@ -123,6 +123,21 @@ async def test_a_full_disk_leaves_no_partial_file(
     assert await asyncio.to_thread(spooled.exists)
 
 
+async def test_an_orphan_that_cannot_be_removed_is_a_store_error(
+    store: BlobStore, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [orphan] = await store.put_batch([b"orphan"])
+    await asyncio.to_thread(os.utime, data_dir / "segments" / orphan.segment, (0, 0))
+
+    def refuse(_path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match="Permission denied") as error:
+        await store.collect_orphans(set())
+    assert "make it writable" in error.value.hint
+
+
 async def test_only_old_segments_that_nobody_names_are_collected(store: BlobStore, data_dir: Path) -> None:
     [kept] = await store.put_batch([b"kept"])
     [orphan] = await store.put_batch([b"orphan"])

@@ -241,6 +241,16 @@ async def test_a_driver_error_can_be_handled_within_the_block(database: Database
         await _write_name(database, "a")
 
 
+async def test_an_error_shows_no_values(database: Database) -> None:
+    """Values are mail: an error's text goes into logs and answers."""
+    with pytest.raises(StoreError) as failed:
+        async with database.write() as connection:
+            await connection.execute(
+                text("INSERT INTO account (id, name) VALUES (1, :name)"), {"name": "private words"}
+            )
+    assert "private words" not in f"{failed.value} {failed.value.__cause__}"
+
+
 async def test_a_full_disk_says_so_and_loses_nothing(database: Database) -> None:
     await _write_name(database, "kept")
     async with database.write() as connection:

@@ -110,6 +110,45 @@ async def test_work_that_is_there_is_run_by_each_kind(store: Store) -> None:
         assert sorted(await events(connection)) == [("messageProcessed", n) for n in ids]
 
 
+async def test_an_outcome_that_cannot_be_written_fails_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = await store.add([f"mail {n}" for n in range(5)], "a")
+    finish = queue.finish
+
+    async def choosy(connection: Any, worker_id: str, finished: Any, failed: Any, now: float) -> Any:
+        if any(one.claim.message_id == ids[2] for one in finished):
+            raise ValueError("this value fits into no column")
+        return await finish(connection, worker_id, finished, failed, now)
+
+    monkeypatch.setattr(queue, "finish", choosy)
+    async with working(store, a_processor("a")) as made:
+        await settled(made)
+    assert sorted(number for number, _ in await store.results()) == [*ids[:2], *ids[3:]]
+    [row] = await store.rows()
+    assert (row.message_id, row.state) == (ids[2], "failed")
+    assert "this value fits into no column" in row.last_error
+    async with store.database.read() as connection:
+        assert ("messageFailed", ids[2]) in await events(connection)
+
+
+async def test_a_full_disk_fails_no_outcome(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = await store.add(["one", "two"], "a")
+    finish, refusals = queue.finish, 4
+
+    async def full(*arguments: Any) -> Any:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise StorageFullError("the disk is full")
+        return await finish(*arguments)
+
+    monkeypatch.setattr(worker_module, "_MAX_BACK_OFF_SECONDS", 0.01)
+    monkeypatch.setattr(queue, "finish", full)
+    async with working(store, a_processor("a")) as made:
+        await settled(made)
+    assert sorted(number for number, _ in await store.results()) == ids
+    assert refusals == 0
+
+
 async def test_a_hint_starts_work_at_once(store: Store) -> None:
     async with working(store, a_processor("a")) as made:
         await settled(made)

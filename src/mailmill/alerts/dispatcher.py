@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import func, select
 
 from mailmill.alerts.envelopes import Envelopes
-from mailmill.alerts.pump import Pump, pause_after, stopped_within
+from mailmill.alerts.pump import Pump, pause_after, stopped_within, trace_of
 from mailmill.alerts.rules import matching
 from mailmill.alerts.senders import make_sender
 from mailmill.errors import MailmillError
@@ -102,7 +102,7 @@ class Dispatcher:
                         if isinstance(error, MailmillError):
                             _log.warning("planning waits for the store", error=str(error), hint=error.hint)
                         else:
-                            _log.exception("planning failed in an unforeseen way", again_in=round(pause, 1))
+                            _log.error("planning failed in an unforeseen way", exception=trace_of(error))
                         await stopped_within(stop, pause)
                         continue
                     if planned < PLAN_BATCH:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -85,7 +86,7 @@ class Pump:
                         if isinstance(error, MailmillError):
                             self._log.warning("deliveries wait for the store", error=str(error), hint=error.hint)
                         else:
-                            self._log.exception("deliveries failed in an unforeseen way", again_in=round(pause, 1))
+                            self._log.error("deliveries failed in an unforeseen way", exception=trace_of(error))
                         if await stopped_within(stop, pause):
                             break
                         continue
@@ -167,7 +168,7 @@ class Pump:
             else:
                 self._health.failed(sent_at, loop.time(), random.random(), error.retry_after_seconds or 0.0)  # noqa: S311
         except Exception as error:  # noqa: BLE001 - a sender's bug costs its delivery a try, never the pump
-            self._log.exception("sending failed in an unforeseen way", event=envelope.key)
+            self._log.error("sending failed in an unforeseen way", event_key=envelope.key, exception=trace_of(error))
             outcome = self._failed(claim, DeliveryError(f"unforeseen {type(error).__name__}"))
         else:
             outcome = DeliveryOutcome(claim, delivered=True, status=status)
@@ -223,6 +224,11 @@ class Pump:
 async def _notify_when(stop: asyncio.Event, hint: Subscription) -> None:
     await stop.wait()
     hint.notify()
+
+
+def trace_of(error: Exception) -> str:
+    """The traceback as text: what a logger's own rendering of an exception does may fail, and end its task."""
+    return "".join(traceback.format_exception(error))
 
 
 def pause_after(failures: int) -> float:

@@ -27,7 +27,10 @@ async def show_account(door: Door, account: AccountName) -> Response:
     "/account/{account}/check", summary="Connect and log in now", responses=answers(AccountCheck, ERRORS, NOT_FOUND)
 )
 async def check_account(door: Door, account: AccountName) -> Response:
-    """Says what the server is, whether the login works, and what to do where it does not. Changes nothing."""
+    """Says what the server is, whether the login works, and what to do where it does not.
+
+    A success lets an account go on that had stopped because its credentials were refused.
+    """
     return JSONResponse(await door.check_account(account))
 
 

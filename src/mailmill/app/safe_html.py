@@ -20,7 +20,7 @@ _THREADS: Final = 2
 
 
 def safe_html(html: str) -> tuple[str, bool]:
-    """(sanitised HTML, whether something of it was cut away because it was too much). Blocks; about 0.5 s at most."""
+    """(sanitised HTML, whether something of it was cut away because it was too much). Blocks, for 2 s at worst."""
     tamed = tame(html[:MAX_HTML_CHARS])
     return nh3.clean(tamed), len(tamed) != len(html)
 

@@ -25,7 +25,9 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ from mailmill.app import memory, wiring
 from mailmill.app.access_token import ensure_token
 from mailmill.app.daemon_threads import DaemonThreads
 from mailmill.app.metrics import Metrics
+from mailmill.app.safe_html import Sanitizer
 from mailmill.app.wiring import ConfiguredAccount
 from mailmill.errors import MailmillError
 from mailmill.imap.connection import ImapConnection
@@ -60,6 +63,7 @@ _log = structlog.get_logger("mailmill.app")
 # What is running is given _GRACE_SECONDS, its outcome some more to be written; together they fit into _STOP_SECONDS,
 # counted from when the stop begins, and that leaves the rest of the ten seconds to the store.
 _GRACE_SECONDS = 4.0
+_SWITCH_SECONDS = 0.0005
 _STOP_SECONDS = 8.0
 _CLOSE_SECONDS = 1.0
 _ORPHAN_AGE_SECONDS = 24 * 3600.0
@@ -86,6 +90,7 @@ class Application:
     blobs: BlobStore
     keys: KeyRing
     metrics: Metrics
+    sanitizer: Sanitizer
     token: str
     processors: list[Processor]
     accounts: dict[str, RunningAccount]
@@ -121,6 +126,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     processors = wiring.processors(settings)
     database = await Database.open(settings.service.database_url.get_secret_value(), data_dir=data_dir)
     blobs: BlobStore | None = None
+    sanitizer = Sanitizer()
     dropped = 0
     try:
         explicit = settings.master_key.get_secret_value() if settings.master_key else None
@@ -138,6 +144,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             blobs=blobs,
             keys=keys,
             metrics=metrics,
+            sanitizer=sanitizer,
             token=token,
             processors=processors,
             accounts={},
@@ -164,6 +171,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             _log.warning("dropped work for processors that are not configured any more", rows=dropped)
         yield application
     finally:
+        sanitizer.close()
         if blobs is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
@@ -179,6 +187,8 @@ async def run_service(
 ) -> None:
     """The service until SIGTERM, SIGINT or ``stop``. ``serve`` opens the listeners and closes them again."""
     memory.limit_arenas()
+    # Processors run in threads. What the loop does (a push, a webhook) must not wait 5 ms for each turn of the lock.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     stopping = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(DaemonThreads())
@@ -316,8 +326,9 @@ async def _housekeeping(application: Application) -> None:
                 _log.info("removed orphaned segments", segments=removed)
         except MailmillError as error:  # it comes again in an hour
             _log.warning("housekeeping failed", error=str(error), hint=error.hint)
-        except Exception:  # noqa: BLE001 - the boundary: nothing here is worth the service's life
-            _log.exception("housekeeping failed")
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing here is worth the service's life
+            # Rendered here: a logger's own rendering of an exception may fail, and would end this task.
+            _log.error("housekeeping failed", error=str(error), exception="".join(traceback.format_exception(error)))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import nh3
 from sqlalchemy import text
 
 from mailmill.alerts.rendering import render
@@ -243,8 +242,8 @@ class UseCases:
             work = await queries.work_of(connection, number)
         raw = await self._app.blobs.get(message.blob)
         parsed = parse_message(raw) if len(raw) <= _LOOP_PARSE_BYTES else await asyncio.to_thread(parse_message, raw)
-        html = await asyncio.to_thread(nh3.clean, parsed.text_html) if parsed.text_html else ""
-        return views.message_detail(message, places, results, work, parsed, html)
+        html, html_cut = await self._app.sanitizer.clean(parsed.text_html)
+        return views.message_detail(message, places, results, work, parsed, html, html_cut=html_cut)
 
     async def message_source(self, account: str, message_id: str) -> bytes:
         async with self._app.database.read() as connection:

@@ -98,8 +98,10 @@ def message_detail(
     work: Sequence[MessageWorkRow],
     parsed: ParsedMessage,
     html: str,
+    *,
+    html_cut: bool,
 ) -> JsonObject:
-    """Everything about one message. ``html`` is sanitised already."""
+    """Everything about one message. ``html`` is sanitised already, and ``html_cut``: not all of it."""
     newest: dict[str, ResultRow] = {}
     for each in results:
         newest.setdefault(each.processor, each)
@@ -123,7 +125,7 @@ def message_detail(
         "text": {
             "plain": parsed.text_plain[:TEXT_CHARACTERS],
             "html": html[:TEXT_CHARACTERS],
-            "hasMore": len(parsed.text_plain) > TEXT_CHARACTERS or len(html) > TEXT_CHARACTERS,
+            "hasMore": html_cut or len(parsed.text_plain) > TEXT_CHARACTERS or len(html) > TEXT_CHARACTERS,
         },
         "attachments": [attachment(each) | {"size": each.size_bytes} for each in parsed.attachments],
         "defects": list(parsed.defects),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -26,6 +28,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 _SERVICE = "Service"
 _MAIL = "Mail"
@@ -71,20 +75,33 @@ def _global_options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (see ``errors``). Every error is reported here; none escapes."""
+    _open_missing_streams()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _redirect_to_null(sys.stdout)
+        return errors.BROKEN_PIPE
+    except OSError as error:
+        _redirect_to_null(sys.stdout)
+        _remark(f"error: cannot write the output: {error.strerror or error}\n")
+        return errors.FAILED
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The command's exit code. Raises OSError where the output cannot be written, and nothing else."""
     given = hoist(sys.argv[1:] if arguments is None else arguments)
     invocation = Invocation(json="--json" in given)
     try:
         code = app(args=given, standalone_mode=False, obj=invocation, prog_name="mailmill")
-        sys.stdout.flush()
         return code if isinstance(code, int) else errors.OK
     except BrokenPipeError:
-        # What is still buffered has no reader; without this the interpreter complains about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.BROKEN_PIPE
+        raise
     except SystemExit as stop:
         # Typer and Rich turn a broken pipe into sys.exit(1), which would pass for a failure; completion exits so too.
         if isinstance(stop.__context__, BrokenPipeError):
-            return errors.BROKEN_PIPE
+            raise stop.__context__ from None
         return stop.code if isinstance(stop.code, int) else errors.OK
     except (KeyboardInterrupt, typer.Abort):
         return errors.INTERRUPTED
@@ -94,8 +111,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(invocation, error)
     except typer.TyperException as error:
         return _report(invocation, _usage_error(error))
-    except Exception as error:  # noqa: BLE001  # the last net: a person gets a line, not a traceback
+    except Exception as error:  # the last net: a person gets a line, not a traceback
+        if _is_of_the_output(error):
+            raise
         return _unexpected(invocation, error)
+
+
+def _open_missing_streams() -> None:
+    """Descriptors 0 to 2 that the caller closed are opened on the null device.
+
+    Else the next file opened would get the number, and what is meant for stderr would be written into the database.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number: this one
+    # The interpreter has no stream where it found no descriptor.
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # open until the end
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _remark(text: str) -> None:
+    """To stderr; where that cannot be written, the exit code tells enough."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        _redirect_to_null(sys.stderr)
+
+
+def _redirect_to_null(stream: TextIO) -> None:
+    """What is still buffered has no taker; without this the interpreter complains about it at exit."""
+    with suppress(OSError):  # a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_of_the_output(error: Exception) -> bool:
+    """Whether a write to a stream failed. Errors of files carry the file's name, and those of the store have kinds."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in _WRITE_ERRORS
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
@@ -120,11 +178,11 @@ def hoist(arguments: Sequence[str]) -> list[str]:
 
 def _report(invocation: Invocation, error: MailmillError) -> int:
     if invocation.debug:
-        traceback.print_exception(error)
+        _remark("".join(traceback.format_exception(error)))
     if invocation.json:
         sys.stdout.write(errors.as_json(error) + "\n")
     else:
-        sys.stderr.write("".join(line + "\n" for line in errors.as_lines(error)))
+        _remark("".join(line + "\n" for line in errors.as_lines(error)))
     return errors.exit_code(error.code)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_CHARACTERS: Final = 1 << 20
+MAX_DEPTH: Final = 500
 _SMALL_CHARACTERS: Final = 8 << 10
 
 
@@ -37,16 +38,23 @@ def encode(value: Any) -> str:
 
 
 def is_small(value: Any) -> bool:
-    """Whether encoding ``value`` takes about a millisecond at most."""
+    """Whether encoding ``value`` takes about a millisecond at most. ProcessorError where it is nested too deeply."""
     return _weigh(value, _SMALL_CHARACTERS) <= _SMALL_CHARACTERS
 
 
 def _weigh(value: Any, enough: int) -> int:
-    """How many characters of JSON ``value`` takes at least. Counts little further than ``enough``; iterative."""
+    """How many characters of JSON ``value`` takes at least; counts little further than ``enough``.
+
+    ProcessorError, permanent, for what is nested too deeply or without end.
+    """
     # Each item brings a separator or, the last one, its container's closing bracket; the outermost brings neither.
     characters = -1
     open_containers: list[Iterator[Any]] = [iter((value,))]
     while open_containers and characters <= enough:
+        if len(open_containers) > MAX_DEPTH:
+            raise ProcessorError(
+                f"returned what JSON cannot say: nested in more than {MAX_DEPTH} levels", permanent=True
+            )
         for item in open_containers[-1]:
             characters += 2
             if isinstance(item, str):

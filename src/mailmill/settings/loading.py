@@ -30,6 +30,8 @@ from mailmill.settings.models import (
 )
 from mailmill.settings.problems import Problem, describe, nearest
 
+MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 32
 REFERENCE = "every key is described in docs/configuration.md"
 
 Path_ = tuple[str, ...]
@@ -45,6 +47,8 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     source = str(file) if file else ""
     names = {section: tuple(_table(table.get(section))) for section in ("accounts", "destinations", "processors")}
     prefixed = read_prefixed(environ, names)
+    if _nested_too_deeply(prefixed.table):
+        raise ConfigurationError("a MAILMILL_ variable of the environment is nested too deeply", hint=REFERENCE)
     short = read_short_form(environ, default_account_in_file="default" in names["accounts"])
     merged = _merge(_merge(_without_rivals(short.table, table), table), prefixed.table, replace_passwords=True)
     origins = {path: name for path, name in short.origins.items() if not _has(table, path)} | prefixed.origins
@@ -90,14 +94,14 @@ def _choose_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 def _read_file(file: Path) -> tuple[dict[str, Any], list[str]]:
     try:
-        content = file.read_bytes()
+        content = _content(file)
     except OSError as error:
         raise ConfigurationError(
             f"{file}: cannot read the configuration: {error.strerror or error}",
             hint="name the file with --config FILE or MAILMILL_CONFIG, and let the user that runs mailmill read it",
         ) from None
     try:
-        return tomllib.loads(content.decode("utf-8-sig")), []
+        table = tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigurationError(
@@ -108,7 +112,45 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[str]]:
             f"{file}: {_toml_words(str(error), content)}", hint="correct that line; the file is TOML (https://toml.io)"
         ) from None
     except RecursionError:
-        raise ConfigurationError(f"{file}: nested too deeply", hint="the file is TOML (https://toml.io)") from None
+        table = None
+    if table is None or _nested_too_deeply(table):
+        raise ConfigurationError(f"{file}: nested too deeply", hint="the file is TOML (https://toml.io)")
+    return table, []
+
+
+def _content(file: Path) -> bytes:
+    """The bytes of a regular file; of the null device, nothing. Anything else could block, or never end."""
+    # Opening a FIFO for reading waits for its writer, unless it is opened like this.
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+        status = os.fstat(opened.fileno())
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev:
+            return b""
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigurationError(
+                f"{file}: cannot read the configuration: it is no regular file",
+                hint="write the configuration to a file, and name that with --config FILE or MAILMILL_CONFIG",
+            )
+        content = opened.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigurationError(
+            f"{file}: larger than {MAX_FILE_BYTES} bytes, which no configuration is", hint="is this the right file?"
+        )
+    return content
+
+
+def _nested_too_deeply(table: dict[str, Any]) -> bool:
+    """Whether there are more than ``MAX_DEPTH`` levels: what reads the table later calls itself for each of them."""
+    level: list[dict[str, Any] | list[Any]] = [table]
+    for _ in range(MAX_DEPTH):
+        level = [
+            below
+            for each in level
+            for below in (each.values() if isinstance(each, dict) else each)
+            if isinstance(below, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _toml_words(said: str, content: bytes) -> str:

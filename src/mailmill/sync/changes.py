@@ -6,29 +6,35 @@ it stands for commit together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mailmill.errors import ProtocolError
 from mailmill.imap.connection import ImapConnection
-from mailmill.model import MailboxStatus, MessageMeta
+from mailmill.model import MailboxStatus, MessageMeta, Uid
 from mailmill.store import messages as store
 from mailmill.store.messages import Cursor, MailboxRow
 from mailmill.sync.context import SyncContext
 from mailmill.sync.plan import FlagScope, Plan, plan_mailbox, tier_of
 from mailmill.uid_set import UidSet
 
+# A push is about few messages; more than these are not asked for blindly.
+_SHORT_SPAN = 100
 # So many messages may have arrived between two looks without our being told.
 _MOST_UNTOLD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a mailbox must become, short of the bodies: ``cursor.uncovered`` names the messages still to be fetched."""
+    """What a mailbox must become, short of the bodies: ``cursor.uncovered`` names the messages still to be fetched.
+
+    ``metas``: what is known of some of them already.
+    """
 
     cursor: Cursor
     flag_changes: Sequence[MessageMeta] = ()
     expunged: UidSet = field(default_factory=UidSet)
+    metas: Mapping[Uid, MessageMeta] = field(default_factory=dict)
 
     def empty_against(self, row: MailboxRow) -> bool:
         return not self.flag_changes and not self.expunged and self.cursor == row.cursor
@@ -48,7 +54,7 @@ async def find_changes(
     plan = plan_mailbox(cursor, status, tier_of(connection.features), sweep_due=sweep_due)
     living = await context.holdings.living(row, status.uid_validity)
     flag_changes, vanished, whole = await _flag_changes(context, connection, row, plan, living)
-    listed = await _list_new(connection, plan.new, chunk=context.limits.chunk_messages)
+    listed, metas = await _list_new(connection, plan.new)
     held = living | cursor.uncovered
     gone = UidSet()
     if vanished:
@@ -74,7 +80,7 @@ async def find_changes(
         historical_below=status.uid_next if from_before else cursor.historical_below,
         flags_swept_at=now if swept and whole else cursor.flags_swept_at,
     )
-    return Changes(cursor=new_cursor, flag_changes=flag_changes, expunged=gone & living)
+    return Changes(cursor=new_cursor, flag_changes=flag_changes, expunged=gone & living, metas=metas)
 
 
 async def _flag_changes(
@@ -116,13 +122,19 @@ async def _differing_flags(
     return differing, not reply.malformed
 
 
-async def _list_new(connection: ImapConnection, span: UidSet, *, chunk: int) -> UidSet:
-    """Which UIDs of a span exist. A short span is asked for exactly; a long one by a listing of everything."""
+async def _list_new(connection: ImapConnection, span: UidSet) -> tuple[UidSet, dict[Uid, MessageMeta]]:
+    """Which UIDs of a span exist. A short span, as after a push, is asked for its metadata at once: a message not there
+    is not in the answer, provided all of the answer could be read. A long one is listed.
+    """
     if not span:
-        return UidSet()
-    if len(span) <= chunk:
-        return (await connection.search(span)) & span
-    return (await _everything(connection)) & span
+        return UidSet(), {}
+    if len(span) <= _SHORT_SPAN:
+        reply = await connection.fetch_meta(span)
+        if not reply.malformed:
+            metas = {meta.uid: meta for meta in reply.messages if meta.uid in span}
+            return UidSet(metas), metas
+        return (await connection.search(span)) & span, {}
+    return (await _everything(connection)) & span, {}
 
 
 async def _everything(connection: ImapConnection) -> UidSet:

@@ -25,6 +25,8 @@ from mailmill.sync.report import PassReport
 from mailmill.uid_set import UidSet
 
 _HEADER_BYTES = 256 * 1024
+# So few headers are read faster than a thread is woken.
+_FEW = 4
 # A message over the limit is looked at again so late: the limit may have been raised.
 _TOO_LARGE_SECONDS = 24 * 3600.0
 
@@ -66,8 +68,10 @@ class Downloader:
 
         Returns the row as committed. On any error what was committed stands, and what was not is still uncovered.
         """
-        reply = await connection.fetch_meta(uids)
-        wanted = {meta.uid: meta for meta in reply.messages if meta.uid in uids}
+        wanted = {uid: meta for uid, meta in changes.metas.items() if uid in uids}
+        if unknown := uids - UidSet(wanted):
+            reply = await connection.fetch_meta(unknown)
+            wanted |= {meta.uid: meta for meta in reply.messages if meta.uid in unknown}
         absent = uids - UidSet(wanted)
         still_there = (await connection.search(absent)) & absent if absent else absent
         now = self._context.clock()
@@ -236,7 +240,10 @@ class Downloader:
         context = self._context
         order = [meta for meta in fetched.group.metas if meta.uid in fetched.bodies]
         contents = [fetched.bodies[meta.uid] for meta in order]
-        summaries = await asyncio.to_thread(_summaries, contents)
+        if all(isinstance(content, bytes) for content in contents) and len(contents) <= _FEW:
+            summaries = _summaries(contents)
+        else:
+            summaries = await asyncio.to_thread(_summaries, contents)
         refs = await context.blobs.put_batch(contents) if contents else []
         arrivals = [
             Arrival(meta=meta, content=_stored(ref, summary), known_message_id=None)

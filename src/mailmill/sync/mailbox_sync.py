@@ -68,6 +68,9 @@ class MailboxSync:
             if due:
                 newest = due.newest(context.limits.chunk_messages)
                 row = await self._downloader.chunk(connection, row, changes, newest, report, arrived_at=arrived_at)
+                if row.cursor.uncovered:
+                    # Some may have been parked.
+                    self._parked_until.pop(row.id, None)
             elif not changes.empty_against(row):
                 row = await self._commit(row, changes, report)
             parked = await self._parked(row, Changes(cursor=row.cursor))
@@ -108,14 +111,16 @@ class MailboxSync:
     async def _parked(self, row: MailboxRow, changes: Changes) -> UidSet:
         """UIDs that are not to be tried now: parked before and not yet due, or found to break connections."""
         if not changes.cursor.uncovered:
-            self._parked_until.pop(row.id, None)
+            self._parked_until[row.id] = {}
             return UidSet()
         now = self._context.clock()
         broken = self._downloader.broken(row.id, changes.cursor)
         if broken:
             async with self._context.database.write() as writer:
                 await store.park(writer, replace(row, cursor=changes.cursor), broken)
-        async with self._context.database.read() as reader:
-            retry_at: Mapping[Uid, float] = await store.parked_uids(reader, row.id, changes.cursor.uid_validity)
-        self._parked_until[row.id] = retry_at
+        retry_at = None if broken else self._parked_until.get(row.id)
+        if retry_at is None:
+            async with self._context.database.read() as reader:
+                retry_at = await store.parked_uids(reader, row.id, changes.cursor.uid_validity)
+            self._parked_until[row.id] = retry_at
         return UidSet(uid for uid, at in retry_at.items() if at > now)

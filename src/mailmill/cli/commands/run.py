@@ -35,7 +35,10 @@ def run(context: typer.Context, json: JsonOption = False) -> None:
         if json:
             invocation.output().json({"page": link}, indent=None)
         else:
-            print(f"mailmill is running. Its page (the link works once): {link}", file=sys.stderr, flush=True)  # noqa: T201  # for the person at the terminal
+            # The whole line in one write: the logs go to the same stream from other threads, and a log line glued to
+            # the link would break it.
+            sys.stderr.write(f"mailmill is running. Its page (the link works once): {link}\n")
+            sys.stderr.flush()
 
     def serving(application: Application) -> AbstractAsyncContextManager[None]:
         return serve(application, announce=announce)
