@@ -1,8 +1,9 @@
 """100 single-message fetches from a server 20 ms away over TLS: a connection for each, against the pool.
 
 A connection for each: TCP, TLS, login, select, fetch, logout. The pool: one lease after another, its first connection
-included. Both one after another, both with mailmill's own client, each in a fresh process. And what an idle connection
-costs in memory: how much a process grows by 100 connections, logged in and in IDLE, over TLS and in the clear.
+included. Both one after another, both with mailmill's own client, each in a fresh process; besides, as a service asks:
+all at once, of a pool that opens up to three connections. And what an idle connection costs in memory: how much a
+process grows by 100 connections, logged in and in IDLE, over TLS and in the clear.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ async def measure(stage: Stage) -> Result:
 
             return run
 
-        stage.bar.expect(2 * (rounds + 1) + 2 * rounds)
-        measured = await stage.interleaved(rounds, {"pool": side("pool"), "each": side("each")})
+        stage.bar.expect(3 * (rounds + 1) + 2 * rounds)
+        sides = {"pool": side("pool"), "together": side("together"), "each": side("each")}
+        measured = await stage.interleaved(rounds, sides)
 
     def idling(tls: str, port: int) -> Callable[[], Awaitable[float]]:
         async def run() -> float:
@@ -65,10 +67,11 @@ async def measure(stage: Stage) -> Result:
     def trips(way: str) -> Samples:
         return Samples.of([each["round_trips"] / fetches for each in measured[way]], "round trips")
 
-    pool, each = rates("pool"), rates("each")
+    pool, together, each = rates("pool"), rates("together"), rates("each")
     goal = Goal("under", 5, "MB")
     lines = (
         Line("single fetches at 20 ms", pool, Goal("at least", 10, "×"), "a connection each", each, paired(pool, each)),
+        Line("  all asked for at once, pool of 3", together, None, "a connection each", each, paired(together, each)),
         Line("  IMAP round trips a fetch", trips("pool"), None, "a connection each", trips("each")),
         Line("memory, idle connection, TLS", Samples.of([size / 1e6 for size in memory["TLS"]], "MB"), goal),
         Line("memory, idle connection, plain", Samples.of([size / 1e6 for size in memory["plain"]], "MB"), goal),

@@ -1,11 +1,13 @@
 """Single-message fetches by mailmill's client: with a connection each, or through its pool.
 
-Arguments: ``each`` or ``pool``, host, port, user, password, CA file, how many. One after another, each of another UID;
-opening the pool's first connection is part of the time.
+Arguments: ``each``, ``pool`` or ``together``, host, port, user, password, CA file, how many. One after another, each of
+another UID, but for ``together``: all asked for at once, of a pool of its default size. Opening the pool's connections
+is part of the time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -39,7 +41,17 @@ async def measure(
             size += len(fetched.body)
 
     began = time.perf_counter()
-    if way == "pool":
+    if way == "together":
+        pool = Pool(connect)
+
+        async def one(uid: int) -> None:
+            async with pool.lease("INBOX") as leased:
+                await fetch(leased, uid)
+
+        await asyncio.gather(*(one(uid) for uid in range(1, int(count) + 1)))
+        seconds = time.perf_counter() - began
+        await pool.close()
+    elif way == "pool":
         pool = Pool(connect)
         for uid in range(1, int(count) + 1):
             async with pool.lease("INBOX") as connection:

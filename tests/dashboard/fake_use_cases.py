@@ -357,6 +357,7 @@ class FakeUseCases:
                 "uidNext": 4_915,
                 "highestModSeq": 88_120,
                 "uncovered": 0,
+                "parked": [],
                 "lastSyncAt": _ago(seconds=40),
             }
         ]

@@ -10,7 +10,9 @@ import pytest
 
 from harness.fake_imap import FakeImap, FakeMailbox, altered, refused, replaced
 from harness.syncing import SyncedAccount, synced_account
+from mailmill.app import views
 from mailmill.model import AccountState
+from mailmill.store.mailboxes import list_mailboxes, list_parked
 from mailmill.sync.context import SyncLimits
 
 
@@ -152,3 +154,16 @@ async def test_a_login_refused_to_a_backlog_stops_the_account(data_dir: Path, mo
         for _ in range(3):
             assert (await account.sync.sync_now()).error is not None
         assert server.logins == 2
+
+
+async def test_what_could_not_be_fetched_is_shown_with_its_reason(data_dir: Path) -> None:
+    async with FakeImap() as server, on(server, data_dir, running=False) as account:
+        server.inbox.add(raw(1), raw(2), raw(3))
+        server.inbox.messages[2].withheld = True
+        assert not (await account.sync.run_once()).errors
+        async with account.database.read() as connection:
+            [mailbox] = await list_mailboxes(connection, account.account_id)
+            parked = await list_parked(connection, account.account_id)
+        assert [(uid, "does not send it" in reason) for uid, reason, _ in parked[mailbox.id]] == [(2, True)]
+        shown = views.mailbox(mailbox, 2, parked[mailbox.id])["parked"]
+        assert [(each["uid"], each["retryAt"][-1]) for each in shown] == [(2, "Z")]

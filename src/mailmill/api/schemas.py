@@ -139,6 +139,12 @@ class AccountCheck(_Answer):
     error: ErrorBody | None
 
 
+class Parked(_Answer):
+    uid: int
+    reason: str
+    retry_at: str | None
+
+
 class Mailbox(_Answer):
     path: str
     special_use: str | None
@@ -147,7 +153,8 @@ class Mailbox(_Answer):
     uid_validity: int
     uid_next: int
     highest_mod_seq: int | None
-    uncovered: int = Field(description="How many UIDs of the first sync are still to be fetched.")
+    uncovered: int = Field(description="How many messages are still to be fetched.")
+    parked: list[Parked] = Field(description="Messages that the server lists and that could not be fetched, and why.")
     last_sync_at: str | None
 
 

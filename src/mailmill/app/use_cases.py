@@ -27,7 +27,7 @@ from mailmill.store import event_log, queue, queue_view
 from mailmill.store import message_queries as queries
 from mailmill.store.accounts import AccountRow
 from mailmill.store.database import WakeName
-from mailmill.store.mailboxes import list_mailboxes
+from mailmill.store.mailboxes import list_mailboxes, list_parked
 from mailmill.sync.account_sync import AccountView
 from mailmill.sync.plan import tier_of
 
@@ -186,7 +186,8 @@ class UseCases:
             row = await account_store.get_account(connection, account)
             rows = await list_mailboxes(connection, row.id)
             places = await queries.count_places(connection, row.id)
-        return [views.mailbox(each, places.get(each.id, 0)) for each in rows]
+            parked = await list_parked(connection, row.id)
+        return [views.mailbox(each, places.get(each.id, 0), parked.get(each.id, ())) for each in rows]
 
     async def sync(self, accounts: list[str] | None, *, process: bool) -> JsonObject:
         """One pass over the accounts (None: all), and with ``process`` also the work that came of it.

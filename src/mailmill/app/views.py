@@ -51,7 +51,8 @@ def pass_report(report: PassReport) -> JsonObject:
     }
 
 
-def mailbox(row: MailboxRow, messages: int) -> JsonObject:
+def mailbox(row: MailboxRow, messages: int, parked: Sequence[tuple[int, str, float]]) -> JsonObject:
+    """A mailbox; ``parked`` are the messages that could not be fetched: (UID, reason, when tried again)."""
     cursor = row.cursor
     return {
         "path": row.path,
@@ -63,6 +64,7 @@ def mailbox(row: MailboxRow, messages: int) -> JsonObject:
         "uidNext": cursor.uid_next,
         "highestModSeq": cursor.highest_mod_seq,
         "uncovered": len(cursor.uncovered),
+        "parked": [{"uid": uid, "reason": reason, "retryAt": iso(retry_at)} for uid, reason, retry_at in parked],
         "lastSyncAt": iso(row.synced_at),
     }
 

@@ -44,6 +44,7 @@ EXIT_CODES: Mapping[str, int] = {
     "notFound": NOT_FOUND,
     "store": FAILED,
     "storeInUse": FAILED,
+    "staleBatch": TEMPORARY,
     "masterKey": FAILED,
     "storageFull": TEMPORARY,
     "imap": FAILED,

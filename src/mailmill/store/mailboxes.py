@@ -230,6 +230,20 @@ async def parked_uids(connection: AsyncConnection, mailbox_id: int, uid_validity
     return {Uid(row.uid): row.retry_at for row in await connection.execute(wanted)}
 
 
+async def list_parked(connection: AsyncConnection, account_id: int) -> dict[int, list[tuple[Uid, str, float]]]:
+    """Mailbox id → messages of its present generation that could not be fetched: (UID, reason, when tried again)."""
+    wanted = (
+        select(parked.c.mailbox_id, parked.c.uid, parked.c.reason, parked.c.retry_at)
+        .join(mailbox, and_(mailbox.c.id == parked.c.mailbox_id, mailbox.c.uid_validity == parked.c.uid_validity))
+        .where(mailbox.c.account_id == account_id)
+        .order_by(parked.c.uid)
+    )
+    found: dict[int, list[tuple[Uid, str, float]]] = {}
+    for row in await connection.execute(wanted):
+        found.setdefault(row.mailbox_id, []).append((Uid(row.uid), row.reason, row.retry_at))
+    return found
+
+
 def cursor_values(cursor: Cursor) -> dict[str, Any]:
     """``cursor`` as columns of the mailbox table."""
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,6 +88,9 @@ async def _find(client: ServiceClient, account: str | None, message_id: str) -> 
     raise ServiceError("notFound", f"no account has a message {message_id!r}", hint="the ids: mailmill envelope list")
 
 
+_SHOWN_OTHERWISE = frozenset({"threat", "summary", "category"})
+
+
 def _write_raw(output: Output, source: bytes) -> None:
     """Byte for byte into a file or pipe; on a terminal, which would obey what is in it, as harmless text."""
     if output.on_terminal:
@@ -103,6 +107,10 @@ def _show(output: Output, message: JsonObject) -> None:
     output.fields(_headers(message))
     _show_threat(output, message.get("threat"))
     failed = [each for each in message.get("work") or () if each.get("state") == "failed"]
+    for name, result in sorted((message.get("results") or {}).items()):
+        if name not in _SHOWN_OTHERWISE:
+            shown = json.dumps(result.get("value"), ensure_ascii=False)
+            output.line(Cell(f"{one_line(str(name), 80)}: ", "cyan"), one_line(shown, 300))
     for each in failed:
         output.line(Cell(f"{each['processor']} failed: ", "red"), one_line(str(each.get("error") or ""), 300))
     output.line("")
@@ -145,7 +153,7 @@ def _headers(message: JsonObject) -> list[tuple[str, Value]]:
     ]
     for attachment in message.get("attachments") or ():
         name = one_line(str(attachment.get("filename") or "(no name)"), 100)
-        kind, held = one_line(str(attachment.get("contentType") or "")), attachment.get("sizeBytes")
+        kind, held = one_line(str(attachment.get("contentType") or "")), attachment.get("size")
         held = held if held is not None else attachment.get("encodedSize")
         lines.append(("Attachment", f"{name}  {kind}, {size(held)}"))
     return [(name, value) for name, value in lines if (value.text if isinstance(value, Cell) else value)]
