@@ -64,6 +64,7 @@ _log = structlog.get_logger("mailmill.app")
 # counted from when the stop begins, and that leaves the rest of the ten seconds to the store.
 _GRACE_SECONDS = 4.0
 _SWITCH_SECONDS = 0.0005
+_COURTESY_SECONDS = 0.015
 _STOP_SECONDS = 8.0
 _CLOSE_SECONDS = 1.0
 _ORPHAN_AGE_SECONDS = 24 * 3600.0
@@ -153,7 +154,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 blobs,
                 processors,
                 node,
-                settings=WorkerSettings(grace_seconds=_GRACE_SECONDS),
+                settings=WorkerSettings(grace_seconds=_GRACE_SECONDS, courtesy_seconds=_COURTESY_SECONDS),
                 authserv_id=trusted.get,
                 observe=metrics.observe,
             ),

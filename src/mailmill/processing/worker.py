@@ -62,7 +62,8 @@ class WorkerSettings:
     ``threads`` and ``children`` (0: one for each core) are shared by its processors, ``max_stuck_threads`` bounds those
     that outlive their timeout (None: four times ``threads``). ``alone``: no other worker uses this store, so
     whatever another one holds is a dead one's, at once. ``gather_seconds`` is how long an outcome waits for others
-    while more are running.
+    while more are running. ``courtesy_seconds``: how long a hint of new work waits, so that alerts about the same mail
+    have the database and the loop for themselves first.
     """
 
     threads: int = DEFAULT_SIZE
@@ -75,6 +76,7 @@ class WorkerSettings:
     dead_after_seconds: float = 30.0
     grace_seconds: float = 5.0
     gather_seconds: float = 0.005
+    courtesy_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +332,9 @@ class Worker:
 
     async def _take_hints(self, hints: Subscription) -> None:
         while True:
-            await hints.wait(self._settings.poll_seconds * random.uniform(0.5, 1.0))  # noqa: S311
+            if await hints.wait(self._settings.poll_seconds * random.uniform(0.5, 1.0)):  # noqa: S311
+                # What stored the mail also told of it: whoever is to hear of it is told before the processors begin.
+                await asyncio.sleep(self._settings.courtesy_seconds)
             for pump in self._pumps:
                 pump.look = True
             self._round.set()
