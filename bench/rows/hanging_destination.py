@@ -37,7 +37,7 @@ class _Run:
 
 async def measure(stage: Stage) -> Result:
     messages = stage.size(1000, 200)
-    rounds = stage.size(5, 2)
+    rounds = stage.size(3, 2)
     raws = list(corpus.messages(messages, seed=40, mean_bytes=_MEAN_BYTES))
 
     def side(*, hanging: bool) -> Callable[[], Awaitable[_Run]]:
@@ -102,6 +102,7 @@ async def _run(stage: Stage, raws: Sequence[bytes], *, hanging: bool) -> _Run:
                 finally:
                     await asyncio.wait({syncing})
                 cpu = running.cpu_seconds() - cpu
+                await asyncio.sleep(service.FIGURES_SECONDS)
                 queue = (await running.get("/v1/status"))["queue"]
                 if queue["pending"] or queue["processing"] or queue["failed"]:
                     raise BenchError(f"work is left: {queue}")

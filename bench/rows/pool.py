@@ -25,7 +25,7 @@ _ROUND_TRIP_SECONDS = 0.02
 
 async def measure(stage: Stage) -> Result:
     fetches = stage.size(100, 15)
-    rounds = stage.size(5, 2)
+    rounds = stage.size(3, 2)
     open_connections = stage.size(100, 25)
     server = stage.dovecot
     user = server.new_user()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mailmill.store.outbox import DeliveryCounts
     from mailmill.store.queue_view import QueueCounts
 
-KEPT_SECONDS: Final = 2.0
+KEPT_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
