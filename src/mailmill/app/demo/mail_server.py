@@ -76,7 +76,8 @@ async def demo_server() -> AsyncIterator[DemoServer]:
         raise ConfigurationError(
             "the demo needs the pymap package", hint="pip install 'mailmill[demo]', or `make demo`"
         )
-    server = DemoServer("127.0.0.1", _free_port(), secrets.token_urlsafe(12))
+    # Hexadecimal: a password that begins with a dash would pass for an option.
+    server = DemoServer("127.0.0.1", _free_port(), secrets.token_hex(12))
     command = [sys.executable, "-c", _PROGRAM]
     command += ["--host", server.host, "--port", str(server.port), "--no-tls"]
     command += ["--no-service", "admin", "--no-service", "managesieve"]
