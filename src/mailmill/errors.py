@@ -6,6 +6,8 @@
     ├── ConfigurationError        the configuration is wrong; nothing was started            exit 2
     ├── InvalidRequestError       what was asked for makes no sense (a cursor, a filter)   exit 2
     ├── NotFoundError             no such account, mailbox, message …                        exit 3
+    ├── ConflictError             somebody else got there first: moved, deleted, used twice  exit 1
+    ├── RefusedError              the mail server did not do what a request asked of it      exit 1
     ├── StoreError                the database or the mail folder failed
     │   ├── StoreInUseError       another service holds this data folder                     exit 1
     │   ├── MasterKeyError        the master key is missing, malformed or not the one used   exit 1
@@ -17,9 +19,11 @@
     │   ├── InsecureError         the server or the settings would have us talk in the clear exit 1
     │   ├── ConnectionLostError   the connection was cut, or fell silent past its timeout    exit 5
     │   ├── ProtocolError         the server broke the grammar beyond repair
+    │   │   ├── ContradictionError … or what it says of one mailbox does not add up; the connection is well
     │   │   └── LimitError        … or one of our caps (line, literal, nesting, response)
     │   ├── CommandError          tagged NO or BAD                                           exit 1
     │   ├── ArgumentError         an argument that no IMAP command can carry (CR, LF, NUL)   exit 2
+    │   ├── UnsupportedError      the server lacks what was asked for; nothing was sent      exit 1
     │   └── PoolTimeoutError      no connection became free before the deadline              exit 5
     ├── MessageTooLargeError      the message is above ``max_message_bytes``
     ├── ProcessorError            a processor raised, returned what is not JSON, or timed out
@@ -83,6 +87,18 @@ class NotFoundError(MailmillError):
     """There is no such account, mailbox, message, processor …"""
 
     code = "notFound"
+
+
+class ConflictError(MailmillError):
+    """What was asked for does not fit what is there: the message was moved or deleted meanwhile, a key used twice …"""
+
+    code = "conflict"
+
+
+class RefusedError(MailmillError):
+    """The mail server did not do what a request asked of it; the message holds its words."""
+
+    code = "refused"
 
 
 class StoreError(MailmillError):
@@ -156,6 +172,12 @@ class ProtocolError(ImapError):
     code = "protocol"
 
 
+class ContradictionError(ProtocolError):
+    """What the server says of one mailbox does not add up, in answers that can be read. The connection is well, and so
+    are the other mailboxes.
+    """
+
+
 class LimitError(ProtocolError):
     """The server sent more than one of our caps allows (line, literal, nesting, response)."""
 
@@ -181,9 +203,15 @@ class CommandError(ImapError):
 
 
 class ArgumentError(ImapError, ValueError):
-    """An argument that no IMAP command can carry: it holds CR, LF or NUL. Nothing was sent."""
+    """An argument that no IMAP command can carry: it holds CR, LF or NUL, or is no flag. Nothing was sent."""
 
     code = "argument"
+
+
+class UnsupportedError(ImapError):
+    """The server lacks the extension that was asked for, or the mailbox is not selected for it. Nothing was sent."""
+
+    code = "unsupported"
 
 
 class PoolTimeoutError(ImapError):

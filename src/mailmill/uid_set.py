@@ -41,7 +41,9 @@ class UidSet:
     def from_ranges(cls, ranges: Iterable[tuple[int, int]]) -> UidSet:
         """From inclusive ranges in any order, overlapping or not; ``(b, a)`` with b > a counts as ``(a, b)``."""
         merged: list[tuple[int, int]] = []
-        for low, high in sorted((min(pair), max(pair)) for pair in ranges):
+        pairs = [pair if pair[0] <= pair[1] else (pair[1], pair[0]) for pair in ranges]
+        pairs.sort()
+        for low, high in pairs:
             if merged and low <= merged[-1][1] + 1:
                 if high > merged[-1][1]:
                     merged[-1] = (merged[-1][0], high)
@@ -75,6 +77,7 @@ class UidSet:
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Inclusive, ascending, and neither overlapping nor touching."""
         return self._ranges
 
     def __str__(self) -> str:
@@ -99,6 +102,14 @@ class UidSet:
             return False
         index = bisect_right(self._ranges, (uid, _MAX_UID + 1)) - 1
         return index >= 0 and self._ranges[index][0] <= uid <= self._ranges[index][1]
+
+    def stretch_at(self, uid: int) -> range:
+        """The UIDs of the range that ``uid`` is in; none where it is in no range."""
+        index = bisect_right(self._ranges, (uid, _MAX_UID + 1)) - 1
+        if index < 0 or self._ranges[index][1] < uid:
+            return range(0)
+        low, high = self._ranges[index]
+        return range(low, high + 1)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, UidSet):
@@ -135,6 +146,7 @@ class UidSet:
 
     @property
     def highest(self) -> Uid | None:
+        """The highest UID; None for the empty set."""
         return Uid(self._ranges[-1][1]) if self._ranges else None
 
     def newest(self, count: int) -> UidSet:

@@ -13,7 +13,7 @@ from mailmill.imap import commands, utf7
 from mailmill.imap.commands import Command, Literal, LiteralMode, encode
 from mailmill.imap.fetch import parse_fetch, parse_simple_fetch
 from mailmill.imap.limits import Limits
-from mailmill.imap.responses import Response, mailbox_path, parse
+from mailmill.imap.responses import Malformed, Response, mailbox_path, parse
 from mailmill.imap.tokens import Value, tokenize
 from mailmill.imap.wire import Framer, Parts
 from mailmill.uid_set import UidSet
@@ -127,7 +127,9 @@ _ITEM = st.one_of(
     st.builds("INTERNALDATE {}".format, _DATE),
     st.builds("RFC822.SIZE {}".format, st.integers(0, 2**40)),
     st.builds("EMAILID ({})".format, st.sampled_from(["M1", "a-b_C"])),
-    st.sampled_from(["THREADID NIL", "THREADID (T1)", "X-GM-MSGID 18446744073709551615", "X-GM-THRID 5"]),
+    st.sampled_from(
+        ["THREADID NIL", "THREADID (NIL)", "THREADID (T1)", "X-GM-MSGID 18446744073709551615", "X-GM-THRID 5"]
+    ),
 )
 
 
@@ -148,6 +150,36 @@ def test_the_fast_reading_of_fetch_is_the_general_one(items: list[str], body: by
         assert fast is None
     else:
         assert fast == general, "every shape of this grammar has a fast reading"
+
+
+# -- the two readings of STATUS agree, and LIST is read the same each time ---------------------------------------------
+
+_NAME = st.sampled_from(
+    ["INBOX", "inbox", '"INBOX"', '"a b"', '"&AOQ-"', "a&AOQ-b", '""', "NIL", "a.b/c", '"a(b"', "12"]
+)
+_STATUS_ITEM = st.builds(
+    "{} {}".format,
+    st.sampled_from(["MESSAGES", "uidnext", "HIGHESTMODSEQ", "X", "MAILBOXID"]),
+    st.sampled_from(["0", "7", "007", "999999999999999999", "9223372036854775808", "(abc)", "x", ""]),
+)
+
+
+@given(_NAME, st.lists(_STATUS_ITEM, max_size=5), st.sampled_from([" ", "  "]))
+def test_the_fast_reading_of_status_is_the_general_one(name: str, items: list[str], space: str):
+    line = f"* STATUS {name} ({space.join(items)})".encode()
+    # An empty list behind it is passed over, and has no fast reading.
+    general = parse([line + b" ()"])
+    fast = parse([line])
+    assert fast == general or (isinstance(fast, Malformed) and isinstance(general, Malformed))
+
+
+@given(
+    _NAME, st.sampled_from([rb"(\HasNoChildren)", rb"()", rb"(\Sent \Marked)"]), st.sampled_from(['"/"', "NIL", '"."'])
+)
+def test_a_list_line_that_comes_again_means_the_same(name: str, attributes: bytes, delimiter: str):
+    line = b"* LIST %s %s %s" % (attributes, delimiter.encode(), name.encode())
+    # The line is too long to be remembered with its padding, and says the same.
+    assert parse([line]) == parse([line]) == parse([line + b" ()" * 100])
 
 
 # -- nothing but documented errors -------------------------------------------------------------------------------------

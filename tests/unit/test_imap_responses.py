@@ -148,10 +148,19 @@ def test_hostile_lines_cost_one_pass(line: bytes):
     assert isinstance(only(line), Malformed)
 
 
+@pytest.mark.parametrize("extra", [b"", b" X-UNKNOWN (1)"])
+@pytest.mark.parametrize("nil", [b"NIL", b"(NIL)"])
+def test_no_thread_is_no_thread_called_nil(nil: bytes, extra: bytes):
+    """Cyrus puts parentheses around it, in both readings."""
+    fetched = only(b"* 1 FETCH (UID 1 THREADID " + nil + extra + b")")
+    assert isinstance(fetched, Fetch)
+    assert (fetched.uid, fetched.thread_id) == (1, None)
+
+
 def test_the_last_of_repeated_items_counts_in_both_readings():
     fast = only(b"* 1 FETCH (UID 1 FLAGS (a) UID 2 FLAGS (b))")
     slow = only(b"* 1 fetch (UID 1 FLAGS (a) UID 2 FLAGS (b))")
-    assert fast == slow == Fetch(seq=1, uid=2, flags=frozenset({"b"}))
+    assert fast == slow == Fetch(uid=2, flags=frozenset({"b"}))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mailmill.imap.collectors import (
     StatusCollector,
     to_status,
 )
+from mailmill.imap.fetch import Fetch
 from mailmill.imap.responses import Response, parse
 from mailmill.imap.session import Exchange, Session, State
 from mailmill.imap.wire import Framer
@@ -354,3 +355,18 @@ def test_search_in_either_form():
 )
 def test_half_a_status_is_none(items: dict[str, int]):
     assert to_status("A", items) is None
+
+
+def test_metadata_is_collected_in_any_order_and_only_of_what_was_asked_for():
+    collector = MetaCollector(UidSet.from_ranges([(2, 3), (7, 9)]))
+    claimed = [uid for uid in (9, 2, 4, 8, 1, 3, 10, 7) if collector.claim(Fetch(Uid(uid)))]
+    assert claimed == list(collector.messages) == [9, 2, 8, 3, 7]
+    assert not collector.claim(Fetch(None))
+
+
+def test_what_is_collected_is_a_stretch_of_what_came():
+    assert Fetch._fields[:8] == MessageMeta._fields
+    collector = MetaCollector(UidSet([5]))
+    assert collector.claim(Fetch(Uid(5), frozenset({"\\Seen"}), 8, 9.0, 10, "E", "T", "G"))
+    assert collector.messages == {Uid(5): MessageMeta(Uid(5), frozenset({"\\Seen"}), 8, 9.0, 10, "E", "T", "G")}
+    assert type(collector.messages[Uid(5)]) is MessageMeta

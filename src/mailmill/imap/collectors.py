@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 from mailmill.errors import LimitError
+from mailmill.imap import utf7
 from mailmill.imap.fetch import Fetch, Section
 from mailmill.imap.responses import (
     Capability,
@@ -26,12 +27,13 @@ from mailmill.imap.responses import (
     Vanished,
 )
 from mailmill.imap.wire import Spooled
-from mailmill.model import Envelope, MailboxStatus, MessageMeta, Uid
+from mailmill.model import INBOX, Envelope, MailboxStatus, MessageMeta, Uid
 from mailmill.uid_set import UidSet
 
 _HIGH_WATER_BYTES = 4 * 1024 * 1024
 _LOW_WATER_BYTES = 1024 * 1024
 _SELECT_CODES = frozenset({"UIDVALIDITY", "UIDNEXT"})
+_STATUS_ITEMS = frozenset({"MESSAGES", "UIDNEXT", "UIDVALIDITY"})
 
 
 # What one command's answer may hold; more than any honest server has, and no more than we can bear.
@@ -39,10 +41,19 @@ _MOST_MAILBOXES = 100_000
 _MOST_RANGES = 2_000_000
 
 
+_new_meta = tuple.__new__
+
+
 class Collector:
     """Claims nothing: NOOP, LOGIN, IDLE …"""
 
     saw_capability = False
+    keeps = ""
+    """The section of a claimed FETCH that is the collector's to free. All others are freed at once: a server may send
+    what nobody asked for, and large literals lie on disk."""
+
+    def begun(self, tag: str) -> None:
+        """One of the commands that are collected for has this tag."""
 
     def claim(self, event: Response) -> bool:
         """Take ``event`` in if it is what the command asked for. False leaves it for others."""
@@ -59,24 +70,19 @@ class MetaCollector(Collector):
         self.vanished: list[UidSet] = []
         self.malformed = 0
         self._uids = uids
+        self._stretch = range(0)
 
     def claim(self, event: Response) -> bool:
         if isinstance(event, Fetch):
             uid = event.uid
-            if uid is None or uid not in self._uids:
+            # Servers answer in order: almost always the range of the message before.
+            if uid is None or (uid not in self._stretch and not self._is_asked_for(uid)):
                 return False
-            meta = MessageMeta(
-                uid,
-                event.flags,
-                event.mod_seq,
-                event.internal_date,
-                event.size_bytes,
-                event.email_id,
-                event.thread_id,
-                event.x_gm_msgid,
-            )
-            earlier = self.messages.get(uid)
-            self.messages[uid] = meta if earlier is None else _merged(earlier, meta)
+            # The fields of the one are a stretch of the other's (a test holds them to it).
+            meta = _new_meta(MessageMeta, event[:8])
+            earlier = self.messages.setdefault(uid, meta)
+            if earlier is not meta:
+                self.messages[uid] = _merged(earlier, meta)
             return True
         if isinstance(event, Vanished):
             self.vanished.append(event.uids & self._uids)
@@ -87,12 +93,18 @@ class MetaCollector(Collector):
             return True
         return False
 
+    def _is_asked_for(self, uid: Uid) -> bool:
+        self._stretch = self._uids.stretch_at(uid)
+        return uid in self._stretch
+
 
 class BodyCollector(Collector):
     """UID FETCH of BODY.PEEK[]: a queue that the consumer empties while the answer still comes in.
 
     ``on_pressure`` is called with True when the consumer is behind, and with False when it has caught up.
     """
+
+    keeps = "BODY[]"
 
     def __init__(self, uids: UidSet, on_pressure: Callable[[bool], None]) -> None:
         self.queue: deque[tuple[Uid, bytes | Spooled]] = deque()
@@ -149,20 +161,25 @@ class EnvelopeCollector(Collector):
 
 class SearchCollector(Collector):
     """UID SEARCH, answered by SEARCH or by ESEARCH. ``malformed``: the answer may not be whole. ``answers``: how many
-    there were; each command must have one, also where nothing is found (RFC 9051 §6.4.4, RFC 4731 §3.1).
+    there were; each command must have one, also where nothing is found (RFC 9051 §6.4.4, RFC 4731 §3.1). An ESEARCH
+    that names another command, or that does not say it lists UIDs, is none: its numbers stand for something else.
     """
 
     def __init__(self) -> None:
+        self._tags: set[str] = set()
         self.answers = 0
         self.ranges: list[tuple[int, int]] = []
         self.malformed = 0
+
+    def begun(self, tag: str) -> None:
+        self._tags.add(tag)
 
     def claim(self, event: Response) -> bool:
         if isinstance(event, Search):
             self.answers += 1
             self._add(event.uids)
             return True
-        if isinstance(event, Esearch):
+        if isinstance(event, Esearch) and event.uid and (event.tag is None or event.tag in self._tags):
             self.answers += 1
             self._add(event.all)
             return True
@@ -176,7 +193,12 @@ class SearchCollector(Collector):
 
 
 class ListCollector(Collector):
-    """LIST, with the STATUS responses of LIST-STATUS. The first entry for a path counts."""
+    """LIST, with the STATUS responses of LIST-STATUS. The first entry for a path counts; one whose name is encoded as
+    it should be goes before one that is not: Dovecot's NOTIFY names mailboxes in bare UTF-8.
+
+    An entry with ``\\NonExistent`` may be a name above others that is no mailbox (Dovecot's LIST has them, and says of
+    ``\\HasChildren`` only where it was asked to), or NOTIFY's word of a deletion: then the mailbox was listed before.
+    """
 
     def __init__(self, *, with_status: bool = False) -> None:
         self.malformed = 0
@@ -186,11 +208,19 @@ class ListCollector(Collector):
 
     def claim(self, event: Response) -> bool:
         if isinstance(event, Listed):
-            self.listed.setdefault(event.path, event)
+            known = self.listed.get(event.path)
+            if known is not None and _is_gone(event) and not _is_gone(known):
+                # It was listed, and is gone: NOTIFY tells, meanwhile, that a mailbox was deleted (RFC 5465 §5.4).
+                del self.listed[event.path]
+                return False
+            revived = known is not None and _is_gone(known) and not _is_gone(event)
+            if known is None or revived or (is_encoded(event) and not is_encoded(known)):
+                self.listed[event.path] = event
             _bound("mailboxes", len(self.listed), _MOST_MAILBOXES)
-            return True
+            # Likewise that one was renamed: the old name may have been listed before. Gone and then listed: who knows.
+            return event.old_path is None and not revived
         if isinstance(event, StatusData) and self._with_status:
-            self.statuses[event.path] = event
+            self.statuses[event.path] = _updated(self.statuses.get(event.path), event)
             return True
         if isinstance(event, Malformed) and event.raw[:7].upper() == b"* LIST ":
             self.malformed += 1
@@ -205,10 +235,34 @@ class StatusCollector(Collector):
         self.data: StatusData | None = None
 
     def claim(self, event: Response) -> bool:
-        if isinstance(event, StatusData) and event.path == self.path and self.data is None:
-            self.data = event
+        whole = self.data is not None and self.data.items.keys() >= _STATUS_ITEMS
+        if isinstance(event, StatusData) and event.path == self.path and not whole:
+            self.data = _updated(self.data, event)
             return True
         return False
+
+
+class NotifyCollector(Collector):
+    """NOTIFY SET STATUS (RFC 5465 §3.1): a STATUS of each mailbox that it covers, but for the selected one."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+
+    def claim(self, event: Response) -> bool:
+        if isinstance(event, StatusData):
+            self.paths.add(event.path)
+            _bound("mailboxes", len(self.paths), _MOST_MAILBOXES)
+            return True
+        return False
+
+
+def _is_gone(listed: Listed) -> bool:
+    return "\\nonexistent" in listed.attributes and "\\haschildren" not in listed.attributes
+
+
+def _updated(earlier: StatusData | None, later: StatusData) -> StatusData:
+    """A STATUS that NOTIFY brings may come between, and name only what has changed: it must not hide the answer."""
+    return later if earlier is None else StatusData(later.path, {**earlier.items, **later.items})
 
 
 def _bound(what: str, count: int, most: int) -> None:
@@ -256,10 +310,18 @@ def to_status(path: str, items: Mapping[str, int]) -> MailboxStatus | None:
     return MailboxStatus(path, messages, uid_next, uid_validity, items.get("HIGHESTMODSEQ") or None)
 
 
-def discard_sections(event: Response) -> None:
-    """Nobody claimed ``event``: free what it keeps in files."""
+def is_encoded(listed: Listed) -> bool:
+    """Whether our encoding of the path is the name that the server uses. Odd servers send names that are not."""
+    try:
+        return listed.path == INBOX or utf7.encode(listed.path) == listed.raw_name
+    except UnicodeEncodeError:
+        return False
+
+
+def discard_sections(event: Response, but: str = "") -> None:
+    """Free what ``event`` keeps in files, all but the section that somebody took."""
     if isinstance(event, Fetch):
-        discard_all(event.sections.values())
+        discard_all([section for name, section in event.sections.items() if name != but])
 
 
 def discard_all(sections: Collection[Section]) -> None:

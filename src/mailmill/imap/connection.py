@@ -10,41 +10,50 @@ Cancellation: an exchange that is cancelled, times out or is left half read cuts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+from mailmill.clock import boot_seconds
 from mailmill.errors import (
     ConnectionLostError,
+    ContradictionError,
     MailmillError,
     ProtocolError,
 )
-from mailmill.imap import commands, opening, utf7
+from mailmill.imap import commands, opening, searching, writing
 from mailmill.imap.collectors import (
     BodyCollector,
     Collector,
     EnvelopeCollector,
     ListCollector,
     MetaCollector,
-    SearchCollector,
+    NotifyCollector,
     SelectCollector,
     StatusCollector,
+    is_encoded,
     to_status,
 )
 from mailmill.imap.commands import Command, Literal
 from mailmill.imap.dialogue import Dialogue, require_ok
 from mailmill.imap.limits import Limits
+from mailmill.imap.notify import Told
 from mailmill.imap.opening import ConnectionSettings
 from mailmill.imap.providers import Provider
-from mailmill.imap.responses import Listed, Response
+from mailmill.imap.replies import AppendReply, CopyReply, FetchedBody, ListedMailbox, MetaReply, StoreReply
+from mailmill.imap.responses import Response
 from mailmill.imap.session import Features, SelectedMailbox
 from mailmill.imap.spool import SpoolFile
 from mailmill.imap.wire import Spooled
-from mailmill.model import INBOX, Credentials, Endpoint, Envelope, MailboxRef, MailboxStatus, MessageMeta, Uid
+from mailmill.model import Credentials, Endpoint, Envelope, Flags, MailboxRef, MailboxStatus, Uid
 from mailmill.uid_set import UidSet
 
 __all__ = [
+    "AppendReply",
     "ConnectionSettings",
+    "CopyReply",
     "Features",
     "FetchedBody",
     "ImapConnection",
@@ -52,6 +61,8 @@ __all__ = [
     "ListedMailbox",
     "MetaReply",
     "SelectedMailbox",
+    "StoreReply",
+    "Told",
 ]
 
 _CLOSE_SECONDS = 2.0
@@ -61,37 +72,13 @@ _UNSELECTABLE = frozenset({"\\noselect", "\\nonexistent"})
 _UNSENDABLE = frozenset(b"\r\n\0")
 
 
-@dataclass(frozen=True, slots=True)
-class ListedMailbox:
-    """``status`` is None where the mailbox cannot be selected or the server would not say."""
-
-    mailbox: MailboxRef
-    status: MailboxStatus | None
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedBody:
-    """The raw message. A Path is a temporary file that the consumer owns: it moves or deletes it."""
-
-    uid: Uid
-    body: bytes | Path
-
-
-@dataclass(frozen=True, slots=True)
-class MetaReply:
-    """What a UID FETCH of metadata brought, one entry for each UID.
-
-    ``vanished``: UIDs of the asked-for set that the server said are gone, before or during the command. ``malformed``:
-    responses that could not be read; a message may hide in each, so the range asked for is not covered.
-    """
-
-    messages: list[MessageMeta]
-    vanished: UidSet
-    malformed: int
-
-
 class ImapConnection:
-    """Made by `open`, then `authenticate`. See the module for the rules of use."""
+    """Made by `connect`, or by `open` and then `authenticate`. See the module for the rules of use.
+
+    As a context manager it logs out at the end of its block, and only closes where the block ends in an error::
+
+        async with await ImapConnection.connect(endpoint, credentials) as connection: ...
+    """
 
     def __init__(self, dialogue: Dialogue) -> None:
         self.endpoint = dialogue.endpoint
@@ -107,12 +94,40 @@ class ImapConnection:
     # -- opening and closing -------------------------------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, settings: ConnectionSettings) -> ImapConnection:
+    async def connect(
+        cls, endpoint: Endpoint, credentials: Credentials, settings: ConnectionSettings | None = None
+    ) -> Self:
+        """`open` and `authenticate`, with the errors of both; where either fails, nothing stays open."""
+        connection = await cls.open(endpoint, settings or ConnectionSettings())
+        try:
+            await connection.authenticate(credentials)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await (self.logout() if kind is None else self.close())
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, settings: ConnectionSettings) -> Self:
         """TCP, TLS or STARTTLS, greeting, capabilities; not logged in yet.
 
         Raises InsecureError, ConnectError, CertificateError, ConnectionLostError (a BYE for greeting), ProtocolError.
         """
         return cls(await opening.connect(endpoint, settings))
+
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` (the one; a second replaces it) called when the connection is closed; at once if it is."""
+        if self._link.closed:
+            callback()
+        else:
+            self._link.on_closed = callback
 
     async def authenticate(self, credentials: Credentials) -> None:
         """Log in, refresh the capabilities, then ID and ENABLE QRESYNC (or CONDSTORE) where offered.
@@ -147,22 +162,31 @@ class ImapConnection:
 
     @property
     def capabilities(self) -> frozenset[str]:
+        """In upper case, as the server last announced them."""
         return self._session.capabilities
 
     @property
     def features(self) -> Features:
+        """What the server can do for us, from its capabilities and from what was enabled at login."""
         return self._session.features
+
+    def forget_selected(self) -> None:
+        """The next user of this connection works on another mailbox, and selects it first: until then none is."""
+        self._session.forget_selected()
 
     @property
     def selected(self) -> SelectedMailbox | None:
+        """The selected mailbox as it was when it was selected; None where there is none."""
         return self._session.selected
 
     @property
     def closed(self) -> bool:
+        """True for good once the connection has ended, for whatever reason."""
         return self._link.closed
 
     @property
     def idling(self) -> bool:
+        """Whether the server is in IDLE for us now."""
         return self._dialogue.idling
 
     @property
@@ -177,6 +201,7 @@ class ImapConnection:
 
     @property
     def provider(self) -> Provider:
+        """What is known beforehand of who runs the server: limits and quirks."""
         return self._dialogue.provider
 
     @property
@@ -185,7 +210,18 @@ class ImapConnection:
         return self._dialogue.last_proven_at
 
     @property
+    def unproven_seconds(self) -> float:
+        """Since the last completed round trip, by a clock that goes on while the machine sleeps."""
+        return self._dialogue.unproven_seconds
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since the server's last byte, by the same clock: not silent is also who sends a long answer."""
+        return boot_seconds() - self._link.heard_at_boot
+
+    @property
     def round_trips(self) -> int:
+        """How often we wrote and then had to wait, since the beginning."""
         return self._dialogue.round_trips
 
     @property
@@ -195,6 +231,7 @@ class ImapConnection:
 
     @property
     def bytes_sent(self) -> int:
+        """Likewise, handed to the transport."""
         return self._link.bytes_sent
 
     @property
@@ -236,6 +273,25 @@ class ImapConnection:
         """STATUS of each, pipelined: one round trip. None where the server refused. Keeps idling if it idles."""
         return await self._statuses(paths, resume_idle=self.idling)
 
+    async def status(self, path: str) -> MailboxStatus | None:
+        """STATUS of one mailbox; None where the server accepts it and says nothing. Keeps idling if it idles. Raises
+        CommandError, whose code tells a mailbox that is not there from one that cannot be had just now.
+        """
+        collector = StatusCollector(path)
+        command = commands.status(self._wire_name(path), self._status_items())
+        [exchange] = await self._dialogue.burst([(command, collector)], resume_idle=self.idling)
+        require_ok(exchange)
+        return to_status(path, collector.data.items) if collector.data is not None else None
+
+    @property
+    def odd_names(self) -> Mapping[str, bytes]:
+        """Path → name on the wire, of listed mailboxes whose name is not the encoding of their path."""
+        return self._wire_names
+
+    def learn_names(self, odd_names: Mapping[str, bytes]) -> None:
+        """Use the names that another connection of the account was told by LIST."""
+        self._wire_names = dict(odd_names)
+
     async def select(self, path: str, *, read_only: bool = True) -> MailboxStatus:
         """EXAMINE, or SELECT. Raises CommandError where there is no such mailbox; none is selected then."""
         features = self.features
@@ -248,7 +304,7 @@ class ImapConnection:
             # Servers older than RFC 3501 leave UIDNEXT out of SELECT.
             [status] = await self._statuses([path], resume_idle=False)
             if status is None:
-                raise ProtocolError(f"{self.endpoint}: the server has no persistent UIDs for {path!r}")
+                raise ContradictionError(f"{self.endpoint}: the server has no persistent UIDs for {path!r}")
             self._session.selected = SelectedMailbox(path, read_only, status)
         assert self._session.selected is not None
         return self._session.selected.status
@@ -271,6 +327,7 @@ class ImapConnection:
         return await self._fetch_items(uids, items)
 
     async def fetch_flags(self, uids: UidSet) -> MetaReply:
+        """Flags of ``uids``, with mod-sequences where the mailbox has them; UIDs that do not exist are passed over."""
         return await self._fetch_items(uids, ["UID", "FLAGS", *self._mod_seq_item()])
 
     async def fetch_bodies(self, uids: UidSet) -> AsyncIterator[FetchedBody]:
@@ -310,19 +367,75 @@ class ImapConnection:
         return collector.envelopes
 
     async def search(self, uids: UidSet | None = None) -> UidSet:
-        """Which UIDs exist, of all or of ``uids``. Exact: raises ProtocolError where the answer cannot be read."""
-        if uids is not None and not uids:
-            return UidSet()
-        collector = SearchCollector()
-        esearch = self.features.esearch
-        parts = [None] if uids is None else list(commands.split_set(uids))
-        for exchange in await self._dialogue.burst(
-            [(commands.uid_search(part, esearch=esearch), collector) for part in parts]
-        ):
-            require_ok(exchange)
-        if collector.malformed or collector.answers < len(parts):
-            raise ProtocolError(f"{self.endpoint}: the server's SEARCH answer is missing or cannot be read")
-        return UidSet.from_ranges(collector.ranges)
+        """Which UIDs exist, of all or of ``uids``. Exact: raises ContradictionError where the answer cannot be read."""
+        return await searching.existing(self._dialogue, uids)
+
+    async def search_before(self, seconds: float) -> UidSet:
+        """Which messages the server received before the day (UTC) of ``seconds`` since the epoch, by its own time zone.
+        Exact and errors as `search`.
+        """
+        return await searching.before(self._dialogue, datetime.fromtimestamp(seconds, UTC).date())
+
+    async def search_header(self, name: str, value: str, *, within: UidSet | None = None) -> UidSet:
+        """Which messages, of all or of ``within``, have ``value`` somewhere in the header field ``name``, in any case
+        of letters. Some servers find more or less than that: compare what it finds. Exact and errors as `search`;
+        ArgumentError.
+        """
+        return await searching.with_header(self._dialogue, name, value, within)
+
+    # -- changes: each leaves IDLE and does not take it up again -------------------------------------------------------
+
+    async def store_flags(
+        self,
+        uids: UidSet,
+        *,
+        add: Flags = frozenset(),
+        remove: Flags = frozenset(),
+        unchanged_since: int | None = None,
+    ) -> StoreReply:
+        """Remove flags and keywords, then add some, and have the flags as they are then (UID STORE, RFC 9051 §6.4.6).
+
+        With ``unchanged_since`` a message that anyone has changed since that mod-sequence is left as it is, and named
+        in ``modified`` (CONDSTORE, RFC 7162 §3.1.3). UIDs that do not exist are passed over. Needs a mailbox selected
+        with ``read_only=False``. Raises UnsupportedError, ArgumentError, CommandError (what came before it is done).
+        """
+        return await writing.store_flags(self._dialogue, uids, add=add, remove=remove, unchanged_since=unchanged_since)
+
+    async def copy(self, uids: UidSet, path: str) -> CopyReply:
+        """UID COPY. A command that fails has copied nothing (RFC 9051 §6.4.7).
+
+        Raises CommandError, with ``response_code`` TRYCREATE where there is no mailbox ``path``.
+        """
+        return await writing.copy(self._dialogue, uids, self._wire_name(path))
+
+    async def move(self, uids: UidSet, path: str) -> CopyReply:
+        """UID MOVE (RFC 6851): each message is moved or is where it was, also where the command fails.
+
+        Raises UnsupportedError where the server has no MOVE or the mailbox is selected read-only, else as `copy`.
+        """
+        return await writing.move(self._dialogue, uids, self._wire_name(path))
+
+    async def expunge(self, uids: UidSet) -> UidSet:
+        """Remove those of ``uids`` that are ``\\Deleted`` (UID EXPUNGE, RFC 4315); returns which of ``uids`` do not
+        exist after it.
+
+        Raises UnsupportedError without UIDPLUS: a plain EXPUNGE takes what others have marked as well.
+        """
+        return await writing.expunge(self._dialogue, uids)
+
+    async def append(
+        self, path: str, raw: bytes, *, flags: Flags = frozenset(), internal_date: float | None = None
+    ) -> AppendReply:
+        """Upload a message as it is (APPEND); ``internal_date`` is seconds since the epoch, by default now.
+
+        It is written as fast as the server takes it and held in memory once. Raises ArgumentError for an empty message,
+        and for one with NUL where the server has no BINARY; CommandError, with ``response_code`` TRYCREATE, TOOBIG,
+        OVERQUOTA …; ConnectionLostError, after which nobody knows whether the message arrived: look for it before
+        trying again (`search_header`).
+        """
+        return await writing.append(
+            self._dialogue, self._wire_name(path), raw, flags=flags, internal_date=internal_date
+        )
 
     # -- waiting for news ----------------------------------------------------------------------------------------------
 
@@ -333,6 +446,34 @@ class ImapConnection:
     def take_hint(self) -> bool:
         """`wait_hint` without waiting: whether there was news of the selected mailbox since the last look."""
         return self._dialogue.take_hint()
+
+    def take_told(self) -> Told:
+        """What the server has said unasked, by mailbox, since the last look; the next look begins here."""
+        return self._dialogue.take_told()
+
+    def told_of(self, path: str) -> bool:
+        """Whether `take_told` would name ``path`` now."""
+        return self._session.news.has(path)
+
+    async def notify_all(self) -> frozenset[str]:
+        """Be told of all personal mailboxes from here on (NOTIFY, RFC 5465); returns those that it covers now.
+
+        What comes raises the hint and is in `take_told`. Dovecot tells of a mailbox that was selected only later while
+        idling, so idle as well. Raises CommandError where it is refused; nothing has changed then.
+        """
+        collector = NotifyCollector()
+        [exchange] = await self._dialogue.burst([(commands.notify(others=True), collector)])
+        require_ok(exchange)
+        self._session.notifying = True
+        return frozenset(collector.paths if self.selected is None else {*collector.paths, self.selected.path})
+
+    async def notify_selected(self) -> None:
+        """Be told of the selected mailbox only, as without NOTIFY: the way back after an overflow, which ends even it.
+
+        Raises CommandError where it is refused: the server stays mute then, and the connection is of no use to watch.
+        """
+        await self._dialogue.run(commands.notify(others=False))
+        self._session.notifying = False
 
     async def wait_hint(self, timeout_seconds: float) -> bool:
         """True as soon as the server has said anything of interest since the last call, False at the timeout.
@@ -345,6 +486,13 @@ class ImapConnection:
     async def done(self) -> None:
         """Leave IDLE. No-op otherwise."""
         await self._dialogue.done()
+
+    async def probe(self, answer_seconds: float) -> None:
+        """A round trip that proves the connection. Keeps idling if it idles.
+
+        Raises ConnectionLostError, and the connection is closed, where not a byte comes for ``answer_seconds``.
+        """
+        await self._dialogue.probe(answer_seconds)
 
     async def noop(self) -> None:
         """A round trip: proves the connection and collects news."""
@@ -368,7 +516,9 @@ class ImapConnection:
             raise ProtocolError(f"{self.endpoint}: the server's mailbox list cannot be read in full")
         refs = []
         for listed in collector.listed.values():
-            if listed.path != INBOX and not _round_trips(listed):
+            if is_encoded(listed):
+                self._wire_names.pop(listed.path, None)
+            else:
                 self._wire_names[listed.path] = listed.raw_name
             special_use = next((use for use in _SPECIAL_USES if use.lower() in listed.attributes), None)
             # Some names can be listed and never asked for: no encoding of ours may hold a line end or a NUL.
@@ -431,14 +581,6 @@ class ImapConnection:
     def _wire_name(self, path: str) -> bytes | Literal:
         raw = self._wire_names.get(path)
         return commands.mailbox(path) if raw is None else commands.string(raw)
-
-
-def _round_trips(listed: Listed) -> bool:
-    """Whether our encoding of the path is the name that the server uses. Odd servers send names that are not."""
-    try:
-        return utf7.encode(listed.path) == listed.raw_name
-    except UnicodeEncodeError:
-        return False
 
 
 async def _spooled(body: Spooled) -> Path:

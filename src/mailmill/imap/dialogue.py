@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from mailmill.clock import boot_seconds
 from mailmill.errors import CommandError, ConnectionLostError, ProtocolError
 from mailmill.imap import commands
 from mailmill.imap.collectors import Collector
 from mailmill.imap.commands import Command
-from mailmill.imap.link import Link
+from mailmill.imap.link import LONGEST_ANSWER_SECONDS, Link
+from mailmill.imap.notify import Told
 from mailmill.imap.providers import Provider
 from mailmill.imap.session import Exchange, Session
 from mailmill.model import Endpoint
-
-# Silence is bounded by the link; this bounds a server that keeps talking and never ends. Bodies are not bounded so.
-_LONGEST_EXCHANGE_SECONDS = 600.0
 
 
 class Dialogue:
@@ -31,8 +30,8 @@ class Dialogue:
         self.link = link
         self.provider = provider
         self.round_trips = 0
-        self.last_proven_at = asyncio.get_running_loop().time()
         self._idle: Exchange | None = None
+        self.proven()
 
     @property
     def idling(self) -> bool:
@@ -85,8 +84,8 @@ class Dialogue:
             for index, piece in enumerate(pieces):
                 if index:
                     self.write(waiting)
-                    await self.link.wait(self._ended_or_continued(exchange, index))
-                    if exchange.done:
+                    await self._wait(self._ended_or_continued(exchange, index))
+                    if self._is_refused(exchange):
                         break
                     self.check_bye()
                 waiting += piece
@@ -97,15 +96,32 @@ class Dialogue:
             self.write(waiting)
         return exchanges
 
+    async def upload(self, command: Command, data: bytes, collector: Collector, *, waits: bool) -> Exchange:
+        """One command whose last words announce ``data``, in memory once; ``waits`` for the server's ``+`` before it.
+
+        A server that refuses the command before that ``+`` is sent none of ``data``. One that refuses a literal it did
+        not ask to wait for still reads it all (RFC 7888 §4), so it gets it all.
+        """
+        session, link = self.session, self.link
+        [exchange] = await self.send([(command, collector)], continuations=int(waits))
+        if waits and not exchange.done:
+            await self._wait(self._ended_or_continued(exchange, exchange.continuations))
+            self.check_bye()
+        if not self._is_refused(exchange):
+            await link.upload(data, lambda: session.bye is not None or (waits and exchange.done))
+            self.check_bye()
+            if self._is_refused(exchange) and waits:
+                # It might take the rest of the message for commands.
+                link.lose(ProtocolError(f"{self.endpoint}: the server ended {command.verb} while it was being sent"))
+            link.write(b"\r\n")
+            self.round_trips += int(waits)
+        await self.finish()
+        return exchange
+
     async def finish(self) -> None:
         """Until every command has ended but an IDLE that is to go on."""
         session = self.session
-        try:
-            async with asyncio.timeout(_LONGEST_EXCHANGE_SECONDS):
-                await self.link.wait(lambda: self._all_ended() or session.bye is not None)
-        except TimeoutError:
-            self.link.lose(ConnectionLostError(f"{self.endpoint}: an answer took longer than ten minutes"))
-            self.link.check()
+        await self._wait(lambda: self._all_ended() or session.bye is not None)
         if not self._all_ended():
             self.check_bye()
         self.proven()
@@ -128,6 +144,11 @@ class Dialogue:
                 raise CommandError("IDLE", "OK", "", "ended without having begun")
         self._idle = exchange
         self.link.rest()
+
+    def take_told(self) -> Told:
+        """What the server has said unasked, by mailbox, since the last look; the next look begins here."""
+        self.session.hint = False
+        return self.session.news.take()
 
     def take_hint(self) -> bool:
         """Whether the server has said anything of interest since the last look; the next look begins here."""
@@ -176,10 +197,25 @@ class Dialogue:
         return None if idle.done else idle
 
     async def _idle_begun(self, exchange: Exchange) -> None:
-        await self.link.wait(self._ended_or_continued(exchange, 1))
+        await self._wait(self._ended_or_continued(exchange, 1))
         if not exchange.done and not exchange.continued:
             self.check_bye()
         self.proven()
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        # Not for bodies: a long message over a slow line may take its time.
+        await self.link.wait(condition, longest_seconds=LONGEST_ANSWER_SECONDS)
+
+    def _is_refused(self, exchange: Exchange) -> bool:
+        """Whether the server ended a command before it had all of it. Raises ProtocolError where it said OK: it has not
+        done what it was not told.
+        """
+        if exchange.tagged is not None and exchange.tagged.status == "OK":
+            self.link.lose(
+                ProtocolError(f"{self.endpoint}: the server said OK to {exchange.verb} before it had all of it")
+            )
+            self.link.check()
+        return exchange.done
 
     def _ended_or_continued(self, exchange: Exchange, times: int) -> Callable[[], bool]:
         session = self.session
@@ -191,7 +227,24 @@ class Dialogue:
         self.round_trips += 1
 
     def proven(self) -> None:
+        """A round trip is complete: the server is there and hears us."""
         self.last_proven_at = asyncio.get_running_loop().time()
+        self._proven_at_boot = boot_seconds()
+
+    @property
+    def unproven_seconds(self) -> float:
+        """Since the last completed round trip, the machine's sleep included."""
+        return boot_seconds() - self._proven_at_boot
+
+    async def probe(self, answer_seconds: float) -> None:
+        """A round trip that must not take longer than ``answer_seconds``, in one write where it idles."""
+        patience = self.link.silence_seconds
+        self.link.silence_seconds = min(patience, answer_seconds)
+        try:
+            exchanges = await self.burst([(commands.simple("NOOP"), Collector())], resume_idle=self.idling)
+        finally:
+            self.link.silence_seconds = patience
+        require_ok(exchanges[0])
 
     def _check_free(self) -> None:
         self.link.check()

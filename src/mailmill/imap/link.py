@@ -10,23 +10,35 @@ set only while somebody waits, and moved lazily: it costs nothing for each byte.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from mailmill.clock import boot_seconds
 from mailmill.errors import ConnectionLostError, ImapError, InsecureError, MailmillError, ProtocolError
 from mailmill.imap.limits import Limits
 from mailmill.imap.responses import parse
 from mailmill.imap.session import Exchange, Session
 from mailmill.imap.spool import SpoolFile
-from mailmill.imap.wire import Framer
+from mailmill.imap.wire import Framer, Parts, discard
 
 # What is read in one turn of the loop. The event loop's library reads on as long as bytes keep coming: without this one
 # busy server would hold up all other accounts.
 _TURN_BYTES = 4 * 1024 * 1024
 _TURN_RESPONSES = 2_000
 _TURN = "turn"
+# What no command asked for is only a hint, and one says as much as a thousand. A server that never stops hinting is
+# read at this rate, or the loop would serve nobody else; the burst is for mass changes by another client.
+_UNASKED_PER_SECOND = 10_000
+_UNASKED_BURST = 20_000
+_FLOOD = "flood"
+# A message on its way out is handed over in pieces: what waits in memory is one of them and not the message.
+_PIECE_BYTES = 64 * 1024
+# Silence bounds a server that is gone; this one that keeps talking and never comes to the end, or never takes a piece.
+LONGEST_ANSWER_SECONDS = 600.0
 
 
 class Link(asyncio.BufferedProtocol):
@@ -51,20 +63,29 @@ class Link(asyncio.BufferedProtocol):
         self._limits = limits
         self._stream_above = stream_above_bytes
         self._framer = self._new_framer()
+        self._framed: deque[Parts] = deque()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._closed = self._loop.create_future()
         self._waiter: asyncio.Future[None] | None = None
         self._condition: Callable[[], bool] | None = None
         self._pauses: set[object] = set()
-        self._silence_seconds = silence_seconds
+        self.silence_seconds = silence_seconds
         self._heard_at = 0.0
+        self.heard_at_boot = boot_seconds()
+        self._patience_ends_at = math.inf
+        self._clogged = False
+        self._unsent_bytes = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._starttls: Exchange | None = None
         self._handshaking = False
         self._turn_bytes = 0
         self._turn_responses = 0
         self._next_turn: asyncio.Handle | None = None
+        self._unasked_before = 0
+        self._unasked_credit = float(_UNASKED_BURST)
+        self._credit_at = self._loop.time()
+        self.on_closed: Callable[[], None] = lambda: None
 
     # -- asyncio.BufferedProtocol --------------------------------------------------------------------------------------
 
@@ -77,15 +98,27 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.bytes_received += nbytes
         self._heard_at = self._loop.time()
+        self.heard_at_boot = boot_seconds()
         if self.error is not None:
             return
-        receive = self.session.receive
-        limits = self._limits
         self._turn_bytes += nbytes
         try:
-            for parts in self._framer.received(nbytes):
+            self._framed += self._framer.received(nbytes)
+        except ImapError as error:
+            self.lose(error)
+            return
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Take in what was framed, as much as one turn may. What is left over comes before all that is read later."""
+        receive = self.session.receive
+        framed, limits = self._framed, self._limits
+        try:
+            while framed and self._turn_responses < _TURN_RESPONSES:
+                parts = framed.popleft()
                 self._turn_responses += 1
                 if self._handshaking:
+                    discard(parts[1::2])
                     raise InsecureError(f"{self._name}: the server sent data between STARTTLS and the handshake")
                 receive(parse(parts, limits))
                 if self._starttls is not None:
@@ -94,20 +127,46 @@ class Link(asyncio.BufferedProtocol):
             self.lose(error)
             return
         self._wake()
-        if self._turn_bytes > _TURN_BYTES or self._turn_responses > _TURN_RESPONSES:
+        if self._turn_bytes > _TURN_BYTES or self._turn_responses >= _TURN_RESPONSES:
             self.pause(_TURN)
         if self._next_turn is None:
             self._next_turn = self._loop.call_soon(self._begin_turn)
+        if self.session.unasked != self._unasked_before:
+            self._charge_unasked()
+
+    def _charge_unasked(self) -> None:
+        """Stop reading for as long as the server has talked unasked too fast."""
+        now, unasked = self._loop.time(), self.session.unasked
+        earned = (now - self._credit_at) * _UNASKED_PER_SECOND
+        self._unasked_credit = min(_UNASKED_BURST, self._unasked_credit + earned) - (unasked - self._unasked_before)
+        self._credit_at, self._unasked_before = now, unasked
+        if self._unasked_credit < 0 and _FLOOD not in self._pauses:
+            self.pause(_FLOOD)
+            self._loop.call_later(-self._unasked_credit / _UNASKED_PER_SECOND, self.resume, _FLOOD)
 
     def _begin_turn(self) -> None:
         self._next_turn = None
         self._turn_bytes = self._turn_responses = 0
-        self.resume(_TURN)
+        if self._framed and self.error is None:
+            self._take_turn()
+        if not self._framed:
+            self.resume(_TURN)
+
+    def pause_writing(self) -> None:
+        self._clogged = True
+
+    def resume_writing(self) -> None:
+        self._clogged = False
+        self._wake()
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        while self._framed:
+            # Its last words: a BYE, the end of an answer. No more than came with one read.
+            self._turn_responses = 0
+            self._take_turn()
         reason = f": {exc.strerror}" if isinstance(exc, OSError) and exc.strerror else ""
         self.lose(ConnectionLostError(self._bye_text() or f"{self._name}: the connection was lost{reason}"))
         if not self._closed.done():
@@ -134,7 +193,12 @@ class Link(asyncio.BufferedProtocol):
         if self.error is not None:
             return
         self.error = error
+        self.on_closed()
         self._framer.abort()
+        # What was framed behind it is read by nobody: its large literals lie on disk.
+        for parts in self._framed:
+            discard(parts[1::2])
+        self._framed.clear()
         self._set_alarm(None)
         if self._transport is not None:
             self._transport.abort()
@@ -144,6 +208,7 @@ class Link(asyncio.BufferedProtocol):
         """Close politely (TLS close_notify), or abort after ``timeout_seconds``."""
         if self.error is None:
             self.error = ConnectionLostError(f"{self._name}: the connection is closed")
+            self.on_closed()
             self._framer.abort()
             self._set_alarm(None)
             self._wake()
@@ -158,17 +223,42 @@ class Link(asyncio.BufferedProtocol):
 
     # -- writing and waiting -------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self.check()
         self.bytes_sent += len(data)
         self.transport.write(data)
 
-    async def wait(self, condition: Callable[[], bool], *, silence: bool = True) -> None:
-        """Until ``condition`` holds. Raises what ended the connection; with ``silence`` also ends it for silence.
+    async def upload(self, data: bytes, ended: Callable[[], bool]) -> None:
+        """Write ``data`` as fast as the server takes it, until ``ended`` holds: what is left then stays unsent.
+
+        Cancelled, it cuts the connection. What leaves counts against silence as what comes does.
+        """
+        view = memoryview(data)
+        try:
+            for begin in range(0, len(view), _PIECE_BYTES):
+                if ended():
+                    return
+                self.write(view[begin : begin + _PIECE_BYTES])
+                if self._clogged:
+                    self._unsent_bytes = self.transport.get_write_buffer_size()
+                    await self.wait(lambda: not self._clogged or ended(), longest_seconds=LONGEST_ANSWER_SECONDS)
+                else:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.lose(ConnectionLostError(f"{self._name}: an exchange was cancelled"))
+            raise
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+
+    async def wait(
+        self, condition: Callable[[], bool], *, silence: bool = True, longest_seconds: float = math.inf
+    ) -> None:
+        """Until ``condition`` holds. Raises what ended the connection; with ``silence`` also ends it for silence, and
+        where all of this takes (about) ``longest_seconds``.
 
         Cancelled, or left by any exception, the connection is cut: nobody would know what the next bytes belong to.
         A wait without ``silence`` (IDLE) may be cancelled safely.
         """
+        self._patience_ends_at = self._loop.time() + longest_seconds
         while not condition():
             self.check()
             if self._waiter is not None:
@@ -177,7 +267,7 @@ class Link(asyncio.BufferedProtocol):
             self._condition = condition
             if silence:
                 self._heard_at = self._loop.time()
-                self._set_alarm(self._silence_seconds)
+                self._set_alarm(self.silence_seconds)
             try:
                 await self._waiter
             except asyncio.CancelledError:
@@ -216,7 +306,7 @@ class Link(asyncio.BufferedProtocol):
         if starttls.tagged is not None and starttls.tagged.status == "OK":
             self._handshaking = True
             self.transport.pause_reading()
-            if self._framer.mid_response:
+            if self._framed or self._framer.mid_response:
                 raise InsecureError(f"{self._name}: the server sent data between STARTTLS and the handshake")
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> None:
@@ -261,13 +351,17 @@ class Link(asyncio.BufferedProtocol):
     def _on_alarm(self) -> None:
         self._alarm = None
         silent_seconds = self._loop.time() - self._heard_at
-        if self._pauses:
-            # We do not read, so the silence is ours.
-            self._set_alarm(self._silence_seconds)
-        elif silent_seconds >= self._silence_seconds:
-            self.lose(ConnectionLostError(f"{self._name}: no answer for {self._silence_seconds:g} seconds"))
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if self._loop.time() >= self._patience_ends_at:
+            self.lose(ConnectionLostError(f"{self._name}: an exchange took longer than ten minutes"))
+        elif self._pauses or unsent_bytes < self._unsent_bytes:
+            # We do not read, so the silence is ours; or a long message still leaves over a slow line.
+            self._unsent_bytes = unsent_bytes
+            self._set_alarm(self.silence_seconds)
+        elif silent_seconds >= self.silence_seconds:
+            self.lose(ConnectionLostError(f"{self._name}: no answer for {self.silence_seconds:g} seconds"))
         else:
-            self._set_alarm(self._silence_seconds - silent_seconds)
+            self._set_alarm(self.silence_seconds - silent_seconds)
 
     def _bye_text(self) -> str:
         bye = self.session.bye

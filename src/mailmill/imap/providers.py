@@ -16,6 +16,8 @@ class Provider:
     ``idle_probe_seconds``: how long an idle connection may stay silent before it must be proven alive.
     ``pipelines_idle``: takes ``DONE``, a command and ``IDLE`` in one write.
     ``authserv_id``: whose Authentication-Results its mail carries; ``*.`` stands for every host of a domain.
+    ``logins_per_second`` and ``login_burst``: what all our accounts there together may ask for. No provider publishes
+    a number, so these are careful guesses, and lower where floods are known to be answered with refusals.
     ``temporary_login_phrases``: lower-case words in a refused login that mean "not now" where no response code does.
     """
 
@@ -28,6 +30,8 @@ class Provider:
     temporary_login_phrases: tuple[str, ...] = ()
     login_hint: str = ""
     authserv_id: str | None = None
+    logins_per_second: float = 20
+    login_burst: int = 40
 
 
 GENERIC = Provider("generic")
@@ -42,6 +46,8 @@ PROVIDERS: tuple[Provider, ...] = (
         temporary_login_phrases=("too many simultaneous connections",),
         login_hint="Gmail wants an app password: https://myaccount.google.com/apppasswords",
         authserv_id="mx.google.com",
+        logins_per_second=10,
+        login_burst=20,
     ),
     Provider(
         "microsoft365",
@@ -50,6 +56,8 @@ PROVIDERS: tuple[Provider, ...] = (
         max_connections=16,
         temporary_login_phrases=("server busy", "too many"),
         login_hint="Microsoft 365 takes no passwords any more, only OAuth2",
+        logins_per_second=10,
+        login_burst=20,
     ),
     Provider(
         "yahoo",
@@ -58,6 +66,8 @@ PROVIDERS: tuple[Provider, ...] = (
         idle_probe_seconds=270,
         login_hint="Yahoo and AOL want an app password, made in the account's security settings",
         authserv_id="*.yahoo.com",
+        logins_per_second=2,
+        login_burst=10,
     ),
     Provider(
         "icloud",
@@ -65,12 +75,16 @@ PROVIDERS: tuple[Provider, ...] = (
         max_connections=10,
         login_hint="iCloud wants an app-specific password: https://account.apple.com",
         authserv_id="*.icloud.com",
+        logins_per_second=5,
+        login_burst=10,
     ),
     Provider(
         "gmx",
         host_suffixes=("gmx.net", "gmx.com", "gmx.de", "web.de", "mail.com"),
         max_connections=10,
         login_hint="IMAP must be switched on in the web mail's settings first",
+        logins_per_second=5,
+        login_burst=10,
     ),
     Provider("pymap", said=("pymap",), max_connections=100),
 )

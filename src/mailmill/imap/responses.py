@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from mailmill.errors import LimitError
@@ -23,6 +24,8 @@ from mailmill.model import INBOX, SeqNum
 from mailmill.uid_set import UidSet
 
 _MAX_SHOWN_BYTES = 4096
+# What is longer is not kept, so that what servers send bounds no cache but by its number of entries.
+_MAX_REMEMBERED_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,10 @@ Response: TypeAlias = (
 
 _UNTAGGED = re.compile(rb"\*[ ]+(?:(\d{1,20})[ ]+)?([^ ()\[\]\"]+)[ ]*")
 _TAGGED = re.compile(rb"([^ +*(){%\\\"]+)[ ]+(OK|NO|BAD)(?:[ ]+(.*))?\Z", re.IGNORECASE | re.DOTALL)
+# The shape in which a thousand accounts' mailboxes tell that nothing is new; anything else has the general reading.
+_SIMPLE_STATUS = re.compile(
+    rb'("[^"\\]{0,200}+"|(?!NIL )[A-Za-z0-9_./&,+-]{1,200}+) \(((?:[A-Z]{1,20} \d{1,18} ?)++)\)', re.IGNORECASE
+)
 _RESPONSE_TEXT = re.compile(rb"\[([^\] ]+)[ ]*([^\]]*)\][ ]*(.*)\Z", re.DOTALL)
 
 
@@ -213,6 +220,11 @@ def _untagged(first: bytes, parts: Parts, limits: Limits) -> Response:
     handler = _HANDLERS.get(keyword)
     if handler is None:
         return Other(keyword)
+    if len(parts) == 1:
+        if keyword == "STATUS" and (simple := _SIMPLE_STATUS.fullmatch(first, head.end())) is not None:
+            return _simple_status(simple)
+        if keyword == "LIST" and len(first) <= _MAX_REMEMBERED_BYTES:
+            return _same_list(first[head.end() :], limits.nesting)
     if keyword in ("SEARCH", "CAPABILITY", "VANISHED"):
         # Long flat answers: no need to make a value of every word.
         return handler(first[head.end() :].split())
@@ -240,7 +252,8 @@ def _response_text(raw: bytes) -> tuple[str, str, str]:
 
 def shown(raw: bytes) -> str:
     """A server's words as one bounded, printable line."""
-    return "".join(c if c.isprintable() else " " for c in raw[:1000].decode("utf-8", "replace")).strip()
+    text = raw[:1000].decode("utf-8", "replace")
+    return (text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)).strip()
 
 
 def _malformed(parts: Parts, reason: str) -> Malformed:
@@ -259,6 +272,9 @@ def mailbox_path(raw: bytes) -> str:
     except ValueError:
         path = raw.decode("utf-8") if _is_utf8(raw) else raw.decode("latin-1")
     return INBOX if path.upper() == INBOX else path
+
+
+_same_path = lru_cache(maxsize=2048)(mailbox_path)
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -313,6 +329,19 @@ def _list(values: list[Value]) -> Response:
             if isinstance(key, bytes | str) and _word(key).upper() == "OLDNAME" and isinstance(value, list) and value:
                 old_path = mailbox_path(_raw_name(value[0]))
     return Listed(mailbox_path(raw_name), raw_name, delimiter or None, attributes, old_path)
+
+
+@lru_cache(maxsize=2048)
+def _same_list(rest: bytes, nesting: int) -> Response:
+    """A mailbox's line is the same at every look, and for most accounts of a provider."""
+    return _list(tokenize([rest], 0, nesting=nesting))
+
+
+def _simple_status(found: re.Match[bytes]) -> StatusData:
+    """What `_status` makes of the same words."""
+    words = found[2].split()
+    items = {key.decode("ascii").upper(): int(value) for key, value in zip(words[::2], words[1::2], strict=True)}
+    return StatusData(_same_path(found[1].strip(b'"')), items)
 
 
 def _status(values: list[Value]) -> Response:

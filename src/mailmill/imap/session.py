@@ -10,6 +10,7 @@ Laws:
 
 - Every response is taken in order. An untagged one first changes the state, then goes to the first command under way
   that asked for it; what nobody asked for is news and raises `hint`, whoever waits or not.
+- News is kept by the mailbox it is about (`News`): the one selected when it came, or the one that STATUS names.
 - An EXISTS that repeats the known count is no news: servers say it at every opportunity, and taking it for news would
   have an idling account sync for ever.
 - Capabilities learnt before TLS or before the login are forgotten there (RFC 9051 §6.2.1, §6.2.3).
@@ -27,12 +28,14 @@ from mailmill.errors import InsecureError, ProtocolError
 from mailmill.imap.collectors import Collector, SelectCollector, discard_sections
 from mailmill.imap.commands import Command, LiteralMode, encode
 from mailmill.imap.fetch import Fetch
+from mailmill.imap.notify import News
 from mailmill.imap.responses import (
     Capability,
     Continuation,
     Enabled,
     Exists,
     Expunge,
+    Listed,
     Malformed,
     Response,
     ServerId,
@@ -75,6 +78,7 @@ class Features:
     id: bool = False
     enable: bool = False
     sasl_ir: bool = False
+    binary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,10 @@ class Session:
         self.greeting = ""
         self.bye: Status | None = None
         self.hint = False
+        self.news = News()
+        self.notifying = False
         self.malformed = 0
+        self.unasked = 0
         self.listener: Callable[[Response], None] | None = None
         self._must_start_tls = must_start_tls
         self._exists: int | None = None
@@ -138,6 +145,7 @@ class Session:
         tag = f"A{self._tags}"
         pieces = encode(tag, command, self.literal_mode)
         exchange = Exchange(tag, command.verb, collector or Collector(), continuations + len(pieces) - 1)
+        exchange.collector.begun(tag)
         self._pending.append(exchange)
         return exchange, pieces
 
@@ -162,8 +170,11 @@ class Session:
             # By far the most frequent, and it changes nothing in the state.
             for exchange in self._pending:
                 if exchange.collector.claim(event):
+                    if event.sections:
+                        discard_sections(event, exchange.collector.keeps)
                     return
-            self.hint = True
+            self.unasked += 1
+            self._tell(event)
             discard_sections(event)
         elif isinstance(event, Tagged):
             self._end(event)
@@ -178,15 +189,23 @@ class Session:
             news = self._note(event)
             for exchange in self._pending:
                 if exchange.collector.claim(event):
+                    # No answer has many of another kind: a SELECT claims each EXISTS of a server that floods.
+                    self.unasked += not isinstance(event, Listed | StatusData)
                     return
+            self.unasked += 1
             if news:
-                self.hint = True
+                self._tell(event)
+
+    def forget_selected(self) -> None:
+        """Whoever uses the session next selects before anything else. The server is not told: SELECT tells it."""
+        self.selected = None
 
     def started_tls(self) -> None:
         """TLS is up: nothing that was said before counts."""
         self._must_start_tls = False
         self._set_capabilities(None)
         self.hint = False
+        self.news = News()
         self.enabled = frozenset()
         self.server_id = {}
         self.greeting = ""
@@ -221,6 +240,7 @@ class Session:
             case StatusData():
                 return True
             case Exists(count):
+                self._tell_of_the_left_mailbox()
                 news = count != self._exists
                 self._exists = count
                 return news
@@ -248,10 +268,41 @@ class Session:
                 self._set_capabilities(capability_names(argument))
             case Status(_, "CLOSED"):
                 # What comes from here on is of the mailbox that is being selected (RFC 7162 §3.2.11).
+                self._tell_of_the_left_mailbox()
                 self._exists = None
+                self.selected = None
+            case Status(_, "NOTIFICATIONOVERFLOW"):
+                # Said here and not as news: it may come within any answer.
+                self.notifying = False
+                self.news.overflow()
+                self.hint = True
+            case Listed():
+                return self.notifying
             case _:
                 pass
         return False
+
+    def _tell(self, event: Response) -> None:
+        """``event`` is news: of whom."""
+        self.hint = True
+        if isinstance(event, StatusData):
+            self.news.status(event)
+        elif isinstance(event, Listed) or (isinstance(event, Malformed) and self.notifying):
+            # What cannot be read may have been of any mailbox.
+            self.news.list_changed()
+            if isinstance(event, Listed):
+                self.news.of(event.path)
+        elif self.selected is not None:
+            self.news.of(self.selected.path)
+
+    def _tell_of_the_left_mailbox(self) -> None:
+        """An EXISTS between SELECT and [CLOSED], or where no [CLOSED] comes the first of two: of the one we leave."""
+        if self.selected is None:
+            return
+        for exchange in self._pending:
+            if isinstance(exchange.collector, SelectCollector) and "MESSAGES" in exchange.collector.items:
+                self.hint = True
+                self.news.of(self.selected.path)
 
     def _end(self, tagged: Tagged) -> None:
         exchange = next((pending for pending in self._pending if pending.tag == tagged.tag), None)
@@ -280,6 +331,8 @@ class Session:
         status = collector.status()
         if status is not None:
             self.selected = SelectedMailbox(collector.path, collector.read_only or tagged.code == "READ-ONLY", status)
+        self.news.seen(collector.path)
+        self.hint = self.hint and bool(self.news)
 
     def _set_capabilities(self, names: frozenset[str] | None) -> None:
         self.capabilities = names or frozenset()
@@ -308,4 +361,6 @@ class Session:
             id="ID" in names,
             enable="ENABLE" in names or rev2,
             sasl_ir="SASL-IR" in names or rev2,
+            # Not by IMAP4rev2: that has literal8 in FETCH, and need not take it in APPEND.
+            binary="BINARY" in names,
         )

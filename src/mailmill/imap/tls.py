@@ -47,12 +47,21 @@ async def client_context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def _load_context(ca_file: str | None) -> ssl.SSLContext:
-    changed_at = Path(ca_file).stat().st_mtime_ns if ca_file is not None else 0
-    return _make_context(ca_file, changed_at)
+    # The system's roots are renewed as well, by an update, while the service goes on.
+    system = ssl.get_default_verify_paths()
+    return _make_context(ca_file, tuple(_version(path) for path in (system.cafile, system.capath)), _version(ca_file))
+
+
+def _version(path: str | None) -> tuple[int, ...]:
+    """What changes with a file's content, also where another file takes its name with an older date."""
+    if path is None:
+        return ()
+    stat = Path(path).stat()
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
 @lru_cache(maxsize=32)
-def _make_context(ca_file: str | None, changed_at: int) -> ssl.SSLContext:
+def _make_context(ca_file: str | None, system: tuple[tuple[int, ...], ...], version: tuple[int, ...]) -> ssl.SSLContext:
     # Reading the system's roots takes milliseconds and half a megabyte: once, not for each connection.
     context = ssl.create_default_context()
     if ca_file is not None:

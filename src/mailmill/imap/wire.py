@@ -9,7 +9,9 @@ Laws of this file:
   costs as much as one that comes at once.
 - A literal follows only where the grammar has one: the human text of a status response may end in ``{3}`` and means
   nothing by it (RFC 9051 §7.1), so status, tagged and continuation lines are never followed by a literal.
-- Every cap is checked before the bytes are held; a breach raises `LimitError` and the framer is dead.
+- Every cap is checked before the bytes are held; a breach raises `LimitError` and the framer is dead. Where a breach
+  lies does not depend on how the stream was cut.
+- Plain lines come by the hundred thousand, so those that lie in the buffer together are split together.
 - A literal above ``stream_above_bytes`` goes chunk by chunk into a sink; its part is what ``finish`` returned.
 
 The buffer is made for ``asyncio.BufferedProtocol``: the transport writes into `get_buffer` and calls `received`.
@@ -103,11 +105,23 @@ class Framer:
     def received(self, count: int) -> list[Parts]:
         """``count`` bytes were written into the last `get_buffer`. Returns the responses that are now complete.
 
-        Raises LimitError. Sinks of an unfinished literal are freed by `abort`, which the caller owes on every error.
+        Raises LimitError, and drops what came complete in the same read: the connection is worth nothing then. Sinks
+        of an unfinished literal are freed by `abort`, which the caller owes on every error.
         """
         filled_up = count == len(self._buffer) - self._end
         self._end += count
         responses: list[Parts] = []
+        try:
+            self._frame(responses)
+        except LimitError:
+            for parts in responses:
+                discard(parts[1::2])
+            raise
+        if filled_up and len(self._buffer) < self._limits.receive_buffer_bytes:
+            self._resize(self._limits.receive_buffer_bytes)
+        return responses
+
+    def _frame(self, responses: list[Parts]) -> None:
         while True:
             if self._missing >= 0:
                 if not self._take_literal():
@@ -118,19 +132,19 @@ class Framer:
                 self._scan = self._end
                 self._hold_line()
                 break
+            if not self._parts and not self._line and self._take_plain_lines(newline, responses):
+                continue
             stop = newline - 1 if newline > self._start and self._buffer[newline - 1] == 13 else newline
             line = bytes(self._view[self._start : stop])
+            split_line_end = newline == self._start
             self._start = self._scan = newline + 1
             if self._line or len(line) > self._limits.line_bytes:
-                line = self._join_line(line)
+                line = self._join_line(line, split_line_end=split_line_end)
             if self._take_line(line):
                 responses.append(self._parts)
                 self._parts = []
                 self._held_bytes = 0
                 self._blank_forgiven = False
-        if filled_up and len(self._buffer) < self._limits.receive_buffer_bytes:
-            self._resize(self._limits.receive_buffer_bytes)
-        return responses
 
     def feed(self, data: bytes) -> list[Parts]:
         """`get_buffer` and `received` for bytes that are already at hand."""
@@ -159,6 +173,24 @@ class Framer:
 
     # -- lines ---------------------------------------------------------------------------------------------------------
 
+    def _take_plain_lines(self, newline: int, responses: list[Parts]) -> bool:
+        """Take the lines from here to the first that may announce a literal, if they are several. ``newline`` ends the
+        first of them.
+        """
+        brace = self._buffer.find(b"}", self._start, self._end)
+        stop = self._buffer.rfind(b"\n", newline + 1, self._end if brace < 0 else brace) + 1
+        size = stop - self._start
+        if not stop or size > self._limits.line_bytes or size > self._limits.response_bytes:
+            return False
+        block = bytes(self._view[self._start : stop])
+        if block.count(b"\n") == block.count(b"\r\n"):
+            lines = block.split(b"\r\n")
+        else:
+            lines = [line.removesuffix(b"\r") for line in block.split(b"\n")]
+        responses += [[line] for line in lines if line]
+        self._start = self._scan = stop
+        return True
+
     def _take_line(self, line: bytes) -> bool:
         """A whole line has come. True if it ends its response."""
         parts = self._parts
@@ -185,21 +217,25 @@ class Framer:
 
     def _hold_line(self) -> None:
         held = self._end - self._start
-        if self._line_bytes + held > self._limits.line_bytes:
+        # One more than the cap: the last may be the CR of a line end.
+        if self._line_bytes + held > self._limits.line_bytes + 1:
             raise LimitError(f"the server sent a line of more than {self._limits.line_bytes} bytes")
         if held > len(self._buffer) // 2:
             self._line.append(bytes(self._view[self._start : self._end]))
             self._line_bytes += held
             self._start = self._scan = self._end
 
-    def _join_line(self, rest: bytes) -> bytes:
+    def _join_line(self, rest: bytes, *, split_line_end: bool) -> bytes:
+        """``split_line_end``: the LF came alone, so that its CR still stands at the end of the earlier piece."""
         self._line.append(rest)
         line = b"".join(self._line)
         self._line = []
         self._line_bytes = 0
+        if split_line_end:
+            line = line.removesuffix(b"\r")
         if len(line) > self._limits.line_bytes:
             raise LimitError(f"the server sent a line of more than {self._limits.line_bytes} bytes")
-        return line[:-1] if line.endswith(b"\r") else line
+        return line
 
     # -- literals ------------------------------------------------------------------------------------------------------
 
