@@ -8,13 +8,17 @@ steps also meet the states in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import Random
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailmill.errors import ConnectError, ConnectionLostError
+from harness.virtual_time import run_in_virtual_time
+from mailmill.errors import ConnectError, ConnectionLostError, PoolTimeoutError
 from mailmill.imap.pool import Pool, PoolSettings
 from servers.fake_connection import FakeConnection, FakeSelected
 
@@ -48,21 +52,57 @@ class Caller:
     task: asyncio.Task[None] | None = None
 
 
+class WatchedPool(Pool[FakeConnection]):
+    """Notes at which of its awaits the pool met a cancellation."""
+
+    cancelled_in: set[str]
+
+    async def _wait_for_turn(self, *arguments: Any) -> Any:
+        with self.noted("turn"):
+            return await super()._wait_for_turn(*arguments)
+
+    async def _is_alive(self, *arguments: Any) -> bool:
+        with self.noted("check"):
+            return await super()._is_alive(*arguments)
+
+    async def _open(self, *arguments: Any) -> FakeConnection:
+        with self.noted("open"):
+            return await super()._open(*arguments)
+
+    async def _goodbye(self, connection: FakeConnection) -> None:
+        with self.noted("goodbye"):
+            await super()._goodbye(connection)
+
+    async def close(self) -> None:
+        with self.noted("close"):
+            await super().close()
+
+    @contextmanager
+    def noted(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.cancelled_in.add(name)
+            raise
+
+
 class World:
     """A pool, its callers, and a server whose every answer waits for a step."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, patience: PoolSettings | None = None) -> None:
         self.size = size
+        self.cancelled_in: set[str] = set()
         self.loop = asyncio.get_running_loop()
         self.callers: list[Caller] = []
         self.connects: list[asyncio.Future[FakeConnection]] = []
         self.opened: list[FakeConnection] = []
         # No timer fires within an example, so an example is the same on every run.
         never = 1e6
-        patience = PoolSettings(
+        patience = patience or PoolSettings(
             size=size, max_idle_seconds=never, acquire_timeout_seconds=never, check_timeout_seconds=never
         )
-        self.pool = Pool(self.connect, patience)
+        self.pool = WatchedPool(self.connect, patience)
+        self.pool.cancelled_in = self.cancelled_in
 
     async def connect(self) -> FakeConnection:
         answer: asyncio.Future[FakeConnection] = self.loop.create_future()
@@ -70,6 +110,7 @@ class World:
         try:
             connection = await answer
         except asyncio.CancelledError:
+            self.cancelled_in.add("connect, answered" if answer.done() and not answer.cancelled() else "connect")
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 answer.result().abort()  # as any connect must: whoever is cancelled leaves nothing open
             raise
@@ -83,6 +124,8 @@ class World:
             assert not connection.closed, "a closed connection was handed out"
             assert not connection.busy, "a connection in the middle of an exchange was handed out"
             assert all(other.connection is not connection for other in self.callers), "leased twice"
+            selected = connection.selected
+            assert selected is None or selected.path == caller.mailbox, "a lease of another's mailbox"
             caller.connection = connection
             connection.selected = FakeSelected(caller.mailbox)
             try:
@@ -239,3 +282,49 @@ def test_close_at_any_moment_leaves_nothing_open(
         assert stats.leased == stats.idle == stats.connecting == stats.closing == stats.waiting == 0, stats
 
     in_a_loop(body)
+
+
+IMPATIENT = {
+    "max_idle_seconds": 3,
+    "acquire_timeout_seconds": 5,
+    "check_timeout_seconds": 1,
+    "close_timeout_seconds": 1,
+}
+
+
+def test_with_deadlines_that_pass_and_cancellation_within_every_await() -> None:
+    """Random walks in virtual time: everything that the pool waits for also takes too long, or is cancelled."""
+    reached: set[str] = set()
+    ended: set[type[BaseException]] = set()
+
+    async def walk(seed: int) -> None:
+        draw = Random(seed)
+        size = draw.randint(1, 3)
+        world = World(size, PoolSettings(size=size, **IMPATIENT))
+        for _ in range(80):
+            world.take(draw.choice(KINDS), draw.randrange(10))
+            world.check()
+            # Nothing between two steps, a turn or two of the loop, or long enough for a deadline.
+            pause = draw.choice([None, None, 0, 0, 0, 0.5, 1, 2, 6])
+            if pause is not None:
+                await asyncio.sleep(pause)
+                world.check()
+        closing = asyncio.create_task(world.pool.close())
+        await asyncio.sleep(draw.choice([0, 0.5]))
+        if draw.random() < 0.3:
+            closing.cancel()
+        await asyncio.wait({closing})
+        world.be_kind()
+        tasks = [caller.task for caller in world.callers if caller.task is not None]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        ended.update(type(outcome) for outcome in outcomes if outcome is not None)
+        await asyncio.sleep(2)
+        stats = world.pool.stats
+        assert stats.leased == stats.idle == stats.connecting == stats.closing == stats.waiting == 0, (seed, stats)
+        assert all(connection.closed for connection in world.opened), seed
+        reached.update(world.cancelled_in)
+
+    for seed in range(300):
+        run_in_virtual_time(walk(seed))
+    assert ended == {asyncio.CancelledError, ConnectError, ConnectionLostError, PoolTimeoutError}
+    assert reached == {"turn", "check", "open", "connect", "connect, answered", "goodbye", "close"}

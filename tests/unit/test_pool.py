@@ -150,6 +150,9 @@ async def test_a_connection_with_the_mailbox_open_is_preferred(opener: Opener) -
             assert connection is first
         async with pool.lease("Archive") as connection:
             assert connection is first, "none has it open: the freshest"
+            assert connection.selected is None, "nobody inherits the mailbox of the holder before"
+        async with pool.lease() as connection:
+            assert connection is first
         assert pool.stats.idle == 3
         assert third.selected is None
 

@@ -9,6 +9,8 @@
     ├── housekeeping  dead workers' rows, orphaned segments
     ├── loop watch    how late the loop is
     ├── memory        what a burst took, given back
+    ├── sleep watch   whether the machine slept: then every account proves its link at once
+    ├── verify        now and then: is the store what the server is?
     └── server        the API, given by the layer above
 
 Stopping: at once and side by side the listeners close, watchers end (nothing new comes in), claiming ends and what runs
@@ -38,17 +40,20 @@ import structlog
 from mailmill.alerts.dispatcher import Dispatcher
 from mailmill.app import memory, wiring
 from mailmill.app.access_token import ensure_token
+from mailmill.app.changes import KEPT_SECONDS
 from mailmill.app.daemon_threads import DaemonThreads
 from mailmill.app.metrics import Metrics
 from mailmill.app.safe_html import Sanitizer
+from mailmill.app.verification import Verification
 from mailmill.app.wiring import ConfiguredAccount
 from mailmill.errors import MailmillError
 from mailmill.imap.connection import ImapConnection
+from mailmill.imap.host_budget import HostBudgets
 from mailmill.processing.registry import Processor
 from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.settings import Role, Settings
 from mailmill.store import accounts as account_store
-from mailmill.store import message_queries, queue
+from mailmill.store import message_queries, queue, requests
 from mailmill.store.accounts import AccountRow
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
@@ -57,6 +62,7 @@ from mailmill.store.messages import WorkPlan
 from mailmill.sync.account_sync import AccountSync
 from mailmill.sync.context import SyncContext, SyncLimits
 from mailmill.sync.holdings import Holdings
+from mailmill.sync.wake import watch_sleep
 
 _log = structlog.get_logger("mailmill.app")
 
@@ -70,6 +76,8 @@ _CLOSE_SECONDS = 1.0
 _ORPHAN_AGE_SECONDS = 24 * 3600.0
 _HOUSEKEEPING_SECONDS = 3600.0
 _LAG_PERIOD_SECONDS = 0.25
+_WAKES_PER_SECOND = 200
+_LONGEST_WAKE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -95,10 +103,15 @@ class Application:
     token: str
     processors: list[Processor]
     accounts: dict[str, RunningAccount]
+    hosts: HostBudgets
     worker: Worker
     node: str
     running: bool = False
     started_at: float = field(default_factory=time.time)
+    verification: Verification = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.verification = Verification(self)
 
     @property
     def syncing(self) -> bool:
@@ -149,6 +162,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             token=token,
             processors=processors,
             accounts={},
+            hosts=wiring.host_budgets(settings),
             worker=Worker(
                 database,
                 blobs,
@@ -188,6 +202,7 @@ async def run_service(
 ) -> None:
     """The service until SIGTERM, SIGINT or ``stop``. ``serve`` opens the listeners and closes them again."""
     memory.limit_arenas()
+    memory.settle()
     # Processors run in threads. What the loop does (a push, a webhook) must not wait 5 ms for each turn of the lock.
     sys.setswitchinterval(_SWITCH_SECONDS)
     stopping = stop or asyncio.Event()
@@ -220,6 +235,11 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
     """
     dispatcher = application.make_dispatcher() if application.has(Role.ALERT) else None
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def woke(slept_seconds: float) -> None:
+        _wake(application, slept_seconds, loop.call_later)
+
     async with asyncio.TaskGroup() as group:
         watchers: list[asyncio.Task[None]] = []
         workers: list[asyncio.Task[None]] = []
@@ -227,7 +247,11 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
             group.create_task(_housekeeping(application), name="housekeeping"),
             group.create_task(_watch_loop(application.metrics), name="loop watch"),
             group.create_task(memory.keep_trimmed(), name="memory"),
+            group.create_task(watch_sleep(woke), name="sleep watch"),
         ]
+        verify_seconds = application.settings.service.verify_interval_seconds
+        if application.has(Role.SYNC) and verify_seconds:
+            background.append(group.create_task(application.verification.run(verify_seconds), name="verify"))
         if application.has(Role.SYNC):
             watchers = [
                 group.create_task(account.sync.run(), name=f"account {name}")
@@ -238,7 +262,6 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
         if dispatcher is not None:
             workers.append(group.create_task(dispatcher.run(stop), name="dispatcher"))
         application.running = True
-        loop = asyncio.get_running_loop()
         cut_at = 0.0
 
         def begin_stop() -> None:
@@ -293,7 +316,7 @@ async def _take_accounts(application: Application, spool_dir: Path) -> None:
             limits=SyncLimits(max_message_bytes=settings.service.max_message_bytes),
             on_stored=_observer(application.metrics),
         )
-        connect = wiring.connector(account, spool_dir)
+        connect = wiring.connector(account, spool_dir, application.hosts)
         sync = AccountSync(
             context,
             account.sync,
@@ -304,6 +327,7 @@ async def _take_accounts(application: Application, spool_dir: Path) -> None:
             initialized=row.initialized_at is not None,
             slots=slots,
         )
+        application.hosts.of(account.endpoint.host).call_back(account.name, sync.called_back)
         application.accounts[account.name] = RunningAccount(account, row, sync, connect)
 
 
@@ -317,7 +341,9 @@ def _observer(metrics: Metrics) -> Callable[[int, float | None], None]:
 
 
 async def _housekeeping(application: Application) -> None:
-    """Now and then: segments that no transaction names, left by a crash between the file and its commit."""
+    """Now and then: segments that no transaction names, left by a crash between the file and its commit; requests that
+    were finished long ago.
+    """
     while True:
         try:
             async with application.database.read() as connection:
@@ -325,12 +351,27 @@ async def _housekeeping(application: Application) -> None:
             removed = await application.blobs.collect_orphans(referenced, older_than_seconds=_ORPHAN_AGE_SECONDS)
             if removed:
                 _log.info("removed orphaned segments", segments=removed)
+            async with application.database.write() as connection:
+                await requests.prune(connection, time.time() - KEPT_SECONDS)
         except MailmillError as error:  # it comes again in an hour
             _log.warning("housekeeping failed", error=str(error), hint=error.hint)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing here is worth the service's life
             # Rendered here: a logger's own rendering of an exception may fail, and would end this task.
             _log.error("housekeeping failed", error=str(error), exception="".join(traceback.format_exception(error)))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+
+
+def _wake(
+    application: Application, slept_seconds: float, call_later: Callable[[float, Callable[[], None]], object]
+) -> None:
+    """After a sleep most links are dead without knowing. Spread: the machine and its network have enough to do."""
+    accounts = list(application.accounts.values())
+    _log.info("the machine slept", seconds=round(slept_seconds), accounts=len(accounts))
+    if not application.syncing:
+        return
+    spread_seconds = min(_LONGEST_WAKE_SECONDS, len(accounts) / _WAKES_PER_SECOND)
+    for number, account in enumerate(accounts):
+        call_later(spread_seconds * number / len(accounts), account.sync.woke)
 
 
 async def _watch_loop(metrics: Metrics) -> None:

@@ -6,14 +6,17 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mailmill.alerts.rules import Destination
 from mailmill.errors import MailmillError
 from mailmill.imap import providers
 from mailmill.imap.connection import ConnectionSettings, ImapConnection
+from mailmill.imap.host_budget import HostBudgets, HostLimits
 from mailmill.imap.pool import PoolSettings
 from mailmill.imap.providers import Provider
+from mailmill.imap.tls import is_loopback
 from mailmill.model import Credentials, Endpoint
 from mailmill.processing import registry
 from mailmill.processing.builtin import BUILTIN
@@ -77,6 +80,7 @@ async def configured_accounts(settings: Settings, environ: Mapping[str, str] = o
                     acquire_timeout_seconds=account.pool.acquire_timeout_seconds,
                 ),
                 poll_interval_seconds=settings.service.poll_interval_seconds,
+                sweep_interval_seconds=settings.service.sweep_interval_seconds,
             ),
             provider=provider,
             problem=problem,
@@ -85,14 +89,32 @@ async def configured_accounts(settings: Settings, environ: Mapping[str, str] = o
     return list(await asyncio.gather(*(one(name, account) for name, account in settings.accounts.items())))
 
 
+def host_budgets(settings: Settings) -> HostBudgets:
+    """What all accounts of the application share at each host: as configured, else as known of the provider."""
+    service = settings.service
+
+    def limits_of(host: str) -> HostLimits:
+        provider = providers.lookup(host)
+        near = is_loopback(host)
+        return HostLimits(
+            logins_per_second=service.host_logins_per_second or (500.0 if near else provider.logins_per_second),
+            login_burst=service.host_login_burst or (1000 if near else provider.login_burst),
+            opening=100 if near else 20,
+            connections=service.host_connections,
+        )
+
+    return HostBudgets(limits_of)
+
+
 def connector(
-    account: ConfiguredAccount, spool_dir: Path, environ: Mapping[str, str] = os.environ
+    account: ConfiguredAccount, spool_dir: Path, hosts: HostBudgets, environ: Mapping[str, str] = os.environ
 ) -> Callable[[], Awaitable[ImapConnection]]:
-    """Opens and authenticates a connection of ``account``; its errors name the account.
+    """Opens and authenticates a connection of ``account`` when its host's budget allows; its errors name the account.
 
     A password that could not be had before is asked for again at each call: the password store may be open by now.
     """
     connection_settings = ConnectionSettings(spool_dir=spool_dir)
+    host = hosts.of(account.endpoint.host)
 
     async def connect() -> ImapConnection:
         try:
@@ -100,18 +122,22 @@ def connector(
             if account.problem is not None:
                 password = await password_of(account.name, account.settings, environ)
                 credentials = replace(credentials, password=password)
-            connection = await ImapConnection.open(account.endpoint, connection_settings)
-            try:
-                await connection.authenticate(credentials)
-            except BaseException:
-                connection.abort()
-                raise
+            return await host.open(account.name, partial(_open, account.endpoint, connection_settings, credentials))
         except MailmillError as error:
             error.account = account.name
             raise
-        return connection
 
     return connect
+
+
+async def _open(endpoint: Endpoint, settings: ConnectionSettings, credentials: Credentials) -> ImapConnection:
+    connection = await ImapConnection.open(endpoint, settings)
+    try:
+        await connection.authenticate(credentials)
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
 
 
 def processors(settings: Settings) -> list[Processor]:

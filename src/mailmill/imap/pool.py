@@ -7,7 +7,9 @@ The laws of this file:
 2. State is read and changed in functions that are not coroutines. Each first changes the state and then starts what
    takes time (a goodbye, a timer), so a cancellation finds the state either before or after, never between.
 3. Callers are served in the order in which they came. Nobody waits while a connection is idle or a slot is free.
-4. A connection that is closed, or whose exchange was cut, never comes back: it is aborted at release. Releasing
+4. A lease names its mailbox: what is handed out has that one selected, or none as far as anybody can see. Nobody
+   inherits the mailbox of the holder before; a write that comes before its SELECT is refused, not misdirected.
+5. A connection that is closed, or whose exchange was cut, never comes back: it is aborted at release. Releasing
    contains no ``await``, so there is nothing in it that a cancellation could interrupt.
 
 A slot that was granted but not yet taken (its caller was cancelled in between) is given back by the caller's own
@@ -37,8 +39,9 @@ class PooledConnection(Protocol):
     """What the pool needs of a connection; ``ImapConnection`` has it.
 
     ``closed`` is True for good once the link is gone or an exchange was cut. ``busy`` is True while a command is under
-    way: its reply is not read to the end. ``last_proven_at`` is ``loop.time()`` of the last completed round trip.
-    ``logout`` is polite, bounded in time and never raises; ``abort`` closes at once.
+    way: its reply is not read to the end. ``forget_selected`` makes ``selected`` None until the next SELECT.
+    ``last_proven_at`` is ``loop.time()`` of the last completed round trip. ``logout`` is polite, bounded in time and
+    never raises; ``abort`` closes at once.
     """
 
     @property
@@ -49,6 +52,7 @@ class PooledConnection(Protocol):
     def selected(self) -> Selected | None: ...
     @property
     def last_proven_at(self) -> float: ...
+    def forget_selected(self) -> None: ...
     async def noop(self) -> None: ...
     async def logout(self) -> None: ...
     def abort(self) -> None: ...
@@ -144,8 +148,8 @@ class Pool(Generic[C]):
     async def lease(self, mailbox: str | None = None) -> AsyncIterator[C]:
         """A connection of one's own until the block ends.
 
-        ``mailbox`` is what the caller is about to select: an idle connection that has it open is preferred. Which
-        mailbox the connection has selected is otherwise not defined: look at ``selected``, then select.
+        ``mailbox`` is what the caller works on: ``selected`` is that mailbox (an idle connection that has it open is
+        preferred), or None. Without one, ``selected`` may be any: for what is said of no mailbox (LIST, STATUS).
 
         Raises PoolTimeoutError at the deadline, whatever ``connect`` raises (the next in line then tries for itself),
         and ConnectionLostError once the pool is closed. Can be cancelled at any point.
@@ -188,6 +192,7 @@ class Pool(Generic[C]):
 
     @property
     def stats(self) -> PoolStats:
+        """How many connections there are of each kind, now."""
         return PoolStats(
             leased=len(self._leased),
             idle=len(self._idle),
@@ -344,6 +349,9 @@ class Pool(Generic[C]):
                 place = index
         member = self._idle.pop(place).member
         self._leased[id(member.connection)] = member
+        selected = member.connection.selected
+        if mailbox is not None and selected is not None and selected.path != mailbox:
+            member.connection.forget_selected()
         return member
 
     def _forget_dead(self) -> None:

@@ -2,16 +2,16 @@
 
 ::
 
-            ┌────────────────────────── error: classify, back off ◀──────────────────────────┐
-            ▼                                                                                │
-    connecting ──▶ full pass ──▶ watch (IDLE on INBOX) ──hint──▶ pass over INBOX ──▶ watch … │
-            │                        │     ▲                                                 │
-            │                        └─poll or request──▶ full pass on the same connection ──┘
+            ┌──────────────────────────── error: classify, back off ◀────────────────────────────┐
+            ▼                                                                                    │
+    connecting ──▶ full pass ──▶ watch (NOTIFY, IDLE) ──told──▶ sync those mailboxes ──▶ watch … │
+            │                        │     ▲                                                     │
+            │                        └─sweep, poll or request──▶ pass on the same connection ────┘
             ▼
     authenticationError: stays so until new credentials come, or a person asks to check again
 
-One connection at rest. The poll is what guarantees; IDLE only makes it early. While the server answers polls the link
-is proven; a server that falls silent in an exchange, or a link that dies, ends the session and a new one begins.
+One connection at rest. The poll is what guarantees; what the server tells only makes it early (`rounds`, `watch`). A
+link is proven again and again; a server that falls silent, or a link that dies, ends the session and a new one begins.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 import structlog
 
-from mailmill.errors import AuthenticationError, CommandError, ConnectionLostError, MailmillError, StoreError
+from mailmill.errors import AuthenticationError, ConnectionLostError, MailmillError, StoreError
 from mailmill.imap.connection import ImapConnection
 from mailmill.imap.pool import Pool, PoolSettings
 from mailmill.imap.providers import Provider
@@ -36,49 +35,55 @@ from mailmill.sync.account_pass import AccountPass, Progress, Scope
 from mailmill.sync.context import SyncContext
 from mailmill.sync.failures import Action, classify, delay_seconds
 from mailmill.sync.report import PassReport
+from mailmill.sync.rounds import ORPHAN_SECONDS, Intervals, Rounds, Wanted
+from mailmill.sync.watch import Push, WatchSettings, wait_event
+from mailmill.sync.write_back import WriteBack
 
 # After this long without an error the next one counts as the first.
 _STABLE_SECONDS = 120.0
-# A message that lost its last place is confirmed deleted, or found elsewhere, this soon.
-_ORPHAN_SECONDS = 1.0
-# So many hints in a row, each at once and about nothing, and the session polls instead until the next full pass.
-_BARREN_HINTS = 10
+# Probes, answers and passes have shorter limits of their own. Silent for longer, an account is not called connected.
+_ALARM_SECONDS = 180.0
+_LINKED = frozenset({AccountState.CONNECTED, AccountState.SYNCING})
 
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """How one account is synced. ``mailboxes`` are globs over decoded paths."""
+    """How one account is synced. ``mailboxes`` are globs over decoded paths.
+
+    Everything is looked at every ``poll_interval_seconds``, what the server does not push every
+    ``sweep_interval_seconds``.
+    """
 
     mailboxes: Sequence[str] = ("*",)
     pool: PoolSettings = field(default_factory=PoolSettings)
     poll_interval_seconds: float = 300.0
+    sweep_interval_seconds: float = 60.0
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """What can be seen of a running account. ``silent_seconds``: since the last proven round trip, None before it."""
+    """What can be seen of a running account. ``silent_seconds``: since the last proven round trip, None before it.
+
+    ``push`` is how news comes, ``pushed`` the one mailbox of which it does (None: all, or none), ``sweep_seconds`` how
+    often the others are looked at.
+    """
 
     state: AccountState
     reason: str
     last_pass_at: float | None
     silent_seconds: float | None
     connections: int
-    push: str | None
+    push: Push | None
+    pushed: str | None
+    sweep_seconds: float | None
     progress: Progress
-
-
-class _Watch(Enum):
-    """How watching ended: a hint that brought something, one that did not, time or a wanted pass, IDLE refused."""
-
-    SYNCED = auto()
-    NOTHING_NEW = auto()
-    WAITED = auto()
-    REFUSED = auto()
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
     done: asyncio.Future[PassReport]
+    first: Callable[[], Awaitable[None]] | None = None
 
 
 class AccountSync:
@@ -110,80 +115,173 @@ class AccountSync:
         self._slots = slots
         self._log = structlog.get_logger("mailmill.sync").bind(account=context.account)
         self._pass = AccountPass(context, mailboxes=settings.mailboxes, connections=settings.pool.size)
+        self._write_back = WriteBack(context, wake=self.write_back_wanted)
         self._requests: list[_Request] = []
         self._serving: list[_Request] = []
+        self._concluding = 0
         self._opened_before = 0
         self._cut_backlogs = 0
-        self._wanted = asyncio.Event()
+        self._wanted = Wanted()
         self._resume = asyncio.Event()
         self._pool: Pool[ImapConnection] | None = None
         self._main: ImapConnection | None = None
         self._last_error: MailmillError | None = None
         self._last_pass_at: float | None = None
-        self._push: str | None = None
+        self._rounds: Rounds | None = None
+        self._failures = 0
+        self._notify_works = True
         self._jitter = random.Random()  # noqa: S311 - spreads load, guards nothing
 
     # -- what others may ask ----------------------------------------------------------------------------------------
 
     def view(self) -> AccountView:
-        loop = asyncio.get_running_loop()
-        main = self._main
+        main, rounds = self._main, self._rounds
+        state, reason = self._state, self._reason
+        if main is not None and state in _LINKED and main.silent_seconds > _ALARM_SECONDS:
+            # Whatever keeps us from finding out ourselves: what is shown must not be better than what is known.
+            state, reason = AccountState.CONNECT_ERROR, f"no answer from the server for {main.silent_seconds:.0f} s"
         return AccountView(
-            state=self._state,
-            reason=self._reason,
+            state=state,
+            reason=reason,
             last_pass_at=self._last_pass_at,
-            silent_seconds=loop.time() - main.last_proven_at if main is not None else None,
+            silent_seconds=main.unproven_seconds if main is not None else None,
             connections=self._pool.stats.leased + self._pool.stats.idle if self._pool is not None else 0,
-            push=self._push,
+            push=rounds.push if rounds is not None else None,
+            pushed=rounds.pushed if rounds is not None else None,
+            sweep_seconds=rounds.sweep_seconds if rounds is not None else None,
             progress=self._pass.progress,
         )
 
-    async def sync_now(self) -> PassReport:
+    async def sync_now(self, first: Callable[[], Awaitable[None]] | None = None) -> PassReport:
         """A full pass that begins after this call, on the warm connection. Errors are in the report, not raised.
 
         An account that is not connected answers at once with the error that keeps it so; it is not hammered.
+        ``first`` is a repair of the store: the account's own task runs it before the pass, while nothing else of the
+        account is being written, and then reads again what it remembers of the store.
         """
         if self._last_error is not None and self._main is None:
             return PassReport(self._context.account, errors=[self._last_error])
-        request = _Request(asyncio.get_running_loop().create_future())
+        request = _Request(asyncio.get_running_loop().create_future(), first)
         self._requests.append(request)
         self._wanted.set()
         return await request.done
 
+    @contextlib.asynccontextmanager
+    async def lease(self, mailbox: str | None = None) -> AsyncIterator[ImapConnection]:
+        """A connection of the account's pool, besides the one that watches; for a pool of at least two.
+
+        Raises what keeps the account from being connected, and PoolTimeoutError.
+        """
+        if self._pool is None or self._main is None:
+            raise self._last_error or ConnectionLostError("it is not connected yet", account=self._context.account)
+        async with self._pool.lease(mailbox) as connection:
+            yield connection
+
+    def write_back_wanted(self) -> None:
+        """There is a new request: apply it as soon as the connection is free. Does nothing while there is none."""
+        self._write_back.wanted.set()
+        self._wanted.stir()
+
+    def is_written(self, request_id: int) -> bool:
+        """Whether the store shows what a finished request did on the server: the sync after it is through."""
+        return self._write_back.is_synced(request_id)
+
+    async def write_once(self) -> PassReport:
+        """Connect, apply the requests that are due, sync what they touched, log out. For commands without a service;
+        errors are in the report.
+        """
+        report = PassReport(self._context.account)
+
+        async def work(main: ImapConnection, scope: Scope) -> None:
+            await self._pass.recall()
+            if not await self._write(main):
+                await self._complete_pass(main, scope, report)
+                await self._write(main)
+
+        await self._alone(work, report)
+        return report
+
     def resume(self) -> None:
-        """Credentials are new, or a check succeeded: try again now."""
-        self._resume.set()
+        """Credentials are new, or a check succeeded: try again now, if not connected."""
+        # Also while the last attempt still ends or closes: the wait after it is over at once then.
+        if self._main is None:
+            self._resume.set()
+
+    def called_back(self) -> None:
+        """The host has room again. What only a person can mend it does not mend."""
+        if self._state is not AccountState.AUTHENTICATION_ERROR:
+            self.resume()
+
+    def woke(self) -> None:
+        """The machine slept: prove the link and look at everything, or try at once to connect again."""
+        self._failures = 0
+        if self._rounds is not None:
+            self._rounds.woke()
+        if self._pool is not None:
+            self._pool.expire_all()
+        self.called_back()
 
     # -- the life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled. Every error of this account ends here."""
-        failures = 0
-        loop = asyncio.get_running_loop()
-        if self._state is AccountState.AUTHENTICATION_ERROR:
-            await self._wait_for_person(AuthenticationError(self._reason or "the server refused the credentials"))
-        while True:
-            began = loop.time()
-            try:
-                await self._session()
-            except* Exception as group:  # the account boundary: whatever it is, it stays in this account
-                if _being_cancelled():
-                    # An error on the way out must not pass for a failure of the account: the stop would be lost.
-                    raise asyncio.CancelledError from group
-                failures = 1 if loop.time() - began > _STABLE_SECONDS else failures + 1
-                await self._failed(_first(group), failures)
-
-    async def run_once(self) -> PassReport:
-        """Connect, one complete pass, log out. For commands without a service; errors are in the report."""
-        report = PassReport(self._context.account)
+        """Until cancelled. Every error of this account ends here, and nobody is left waiting for a pass."""
         try:
+            if self._state is AccountState.AUTHENTICATION_ERROR:
+                refused = AuthenticationError(self._reason or "the server refused the credentials")
+                await self._held(self._wait_for_person(refused))
+            while True:
+                await self._session_and_after()
+        finally:
+            self._main = None
+            self._last_error = ConnectionLostError("it is not kept in sync any more", account=self._context.account)
+            self._answer_all(self._last_error)
+
+    async def _session_and_after(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._resume.clear()
+        try:
+            await self._session()
+        except* Exception as group:  # the account boundary: whatever it is, it stays in this account
+            if _being_cancelled():
+                # An error on the way out must not pass for a failure of the account: the stop would be lost.
+                raise asyncio.CancelledError from group
+            self._failures = 1 if loop.time() - began > _STABLE_SECONDS else self._failures + 1
+            await self._held(self._failed(_first(group)))
+
+    async def run_once(self, first: Callable[[], Awaitable[None]] | None = None) -> PassReport:
+        """Connect, one complete pass, log out. For commands without a service; errors are in the report.
+
+        ``first`` as in `sync_now`.
+        """
+        report = PassReport(self._context.account)
+
+        async def work(main: ImapConnection, scope: Scope) -> None:
+            await self._write_back.apply_pending(main)
+            again = await self._complete_pass(main, scope, report)
+            if self._write_back.wanted.is_set():
+                # Messages that requests had lost sight of: the pass has found them, or they are gone.
+                await self._write(main)
+            if again:
+                # Something lost its last place: one more look tells whether it moved or is gone.
+                second = PassReport(self._context.account)
+                await self._complete_pass(main, scope, second)
+                report.absorb(second)
+
+        await self._alone(work, report, first)
+        return report
+
+    async def _alone(
+        self,
+        work: Callable[[ImapConnection, Scope], Awaitable[None]],
+        report: PassReport,
+        first: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """``work`` on a connection made for it; an error is put into ``report``."""
+        try:
+            await self._repair(first)
             async with self._connected() as (main, scope):
-                again = await self._complete_pass(main, scope, report)
-                if again:
-                    # Something lost its last place: one more look tells whether it moved or is gone.
-                    second = PassReport(self._context.account)
-                    await self._complete_pass(main, scope, second)
-                    report.absorb(second)
+                await work(main, scope)
                 await self._set_state(AccountState.DISCONNECTED)
         except* Exception as group:
             if _being_cancelled():
@@ -191,11 +289,11 @@ class AccountSync:
             error = self._known(_first(group))
             report.errors.insert(0, error)
             await self._note_failure(error)
-        return report
 
     async def _complete_pass(self, main: ImapConnection, scope: Scope, report: PassReport) -> bool:
         started_at = await self._full_pass(main, scope, report)
         await asyncio.gather(*self._pass.backlogs)
+        await self._written()
         return await self._conclude(report, started_at)
 
     @contextlib.asynccontextmanager
@@ -204,6 +302,7 @@ class AccountSync:
         await self._set_state(AccountState.CONNECTING)
         pool = Pool(self._connect, self._settings.pool)
         self._pool = pool
+        self._concluding = 0
         try:
             async with asyncio.TaskGroup() as group, pool.lease() as main:
                 self._main = main
@@ -214,96 +313,93 @@ class AccountSync:
             await pool.close()
 
     async def _session(self) -> None:
-        loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as stack:
             async with self._slots:
                 main, scope = await stack.enter_async_context(self._connected())
-                if not self._initialized:
+                if self._initialized:
+                    # Shown, not recorded: most passes are over before anybody could read it.
+                    self._state = AccountState.SYNCING
+                else:
                     await self._set_state(AccountState.SYNCING)
+                self._rounds = rounds = self._make_rounds(main)
+                await rounds.begin()
                 orphans = await self._pass_for_requests(main, scope)
             if self._pass.backlogs:
                 await self._set_state(AccountState.SYNCING)
             await self._settled()
-            poll_seconds = min(self._settings.poll_interval_seconds, self._provider.idle_probe_seconds)
-            idle_works, barren, refused = main.features.idle, 0, False
             while True:
-                # Spread the polls of many accounts that connected in the same second.
-                due = _ORPHAN_SECONDS if orphans else poll_seconds * self._jitter.uniform(0.9, 1.0)
-                poll_at = loop.time() + due
-                orphans = False
-                while not self._wanted.is_set() and loop.time() < poll_at:
-                    watched = self._pass.watched
-                    if idle_works and watched is not None:
-                        began = loop.time()
-                        outcome = await self._watch(main, watched.path, poll_at - loop.time())
-                        quick = outcome is _Watch.NOTHING_NEW and loop.time() - began < 1.0
-                        barren = barren + 1 if quick else 0
-                        # A server that ends every IDLE at once would have us spin.
-                        refused = outcome is _Watch.REFUSED
-                        idle_works = not refused and barren < _BARREN_HINTS
-                    else:
-                        self._push = "poll"
-                        await _wait_event(self._wanted, poll_at - loop.time())
-                orphans = await self._pass_for_requests(main, scope)
+                thorough = await rounds.until_due(orphans=orphans)
+                orphans = await self._pass_for_requests(main, scope, thorough=thorough)
                 await self._settled()
-                if not refused:
-                    idle_works, barren = main.features.idle, 0
 
-    async def _watch(self, main: ImapConnection, path: str, timeout_seconds: float) -> _Watch:
-        """Idle on ``path`` until a hint was dealt with, a pass is wanted, or time is up."""
-        if main.selected is None or main.selected.path != path:
-            status = await main.select(path)
-            if self._pass.moved_since(status):
-                return await self._hinted(main, path)
-        try:
-            await main.idle()
-        except CommandError as error:
-            self._log.warning("IDLE refused, polling instead", error=str(error))
-            return _Watch.REFUSED
-        self._push = "idle"
-        hint = asyncio.create_task(main.wait_hint(timeout_seconds))
-        wanted = asyncio.create_task(self._wanted.wait())
-        try:
-            await asyncio.wait({hint, wanted}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            wanted.cancel()
-            if not hint.done():
-                hint.cancel()
-            await asyncio.gather(hint, wanted, return_exceptions=True)
-        if hint.cancelled():
-            return _Watch.WAITED
-        try:
-            news = hint.result()
-        except CommandError as error:
-            # Begun, and refused after all: the connection is well. What came meanwhile is worth a look.
-            self._log.warning("the server ended IDLE with an error", error=str(error))
-            news = True
-        return await self._hinted(main, path) if news else _Watch.WAITED
+    def _make_rounds(self, main: ImapConnection) -> Rounds:
+        settings = self._settings
+        intervals = Intervals(settings.poll_interval_seconds, settings.sweep_interval_seconds, settings.watch)
+        return Rounds(
+            self._context,
+            main,
+            self._pass,
+            self._wanted,
+            intervals,
+            provider=self._provider,
+            notify=self._notify_works,
+            apply=lambda: self._write_between(main),
+        )
 
-    async def _hinted(self, main: ImapConnection, path: str) -> _Watch:
-        report = PassReport(self._context.account)
-        told = await self._pass.one_mailbox(main, path, report, arrived_at=self._context.clock())
-        if not told or report.expunged:
-            # Renamed, deleted, or on its way to another mailbox: only a full pass can tell.
+    async def _write_between(self, main: ImapConnection) -> None:
+        """Requests came, or are due again, while we were watching."""
+        if self._write_back.wanted.is_set() and not await self._write(main):
             self._wanted.set()
-        changed = report.new or report.updated or report.expunged or self._pass.backlogs
-        return _Watch.SYNCED if changed else _Watch.NOTHING_NEW
 
-    async def _pass_for_requests(self, main: ImapConnection, scope: Scope) -> bool:
+    async def _write(self, main: ImapConnection) -> bool:
+        """Apply the requests that are due, and sync the mailboxes that they touched. False: a full pass is needed."""
+        applied = await self._write_back.apply_pending(main)
+        report = PassReport(self._context.account)
+        told = True
+        for path in applied.touched:
+            told &= await self._pass.one_mailbox(main, path, report, arrived_at=self._context.clock())
+        if told:
+            self._write_back.synced()
+        if applied.lost or not told:
+            # A mailbox that we do not know, or a message that is elsewhere: only a full pass can tell.
+            self._pass.relist()
+            return False
+        return not (report.expunged and await self._pass.has_orphans())
+
+    async def _written(self) -> None:
+        """After a full pass: the store shows all that requests have done, and where lost messages are; but for those
+        that may be among what backlogs are still fetching.
+        """
+        self._write_back.synced()
+        if not self._pass.backlogs:
+            await self._write_back.find_lost()
+
+    async def _pass_for_requests(self, main: ImapConnection, scope: Scope, *, thorough: bool = True) -> bool:
         """A full pass for all who asked before it began. Returns whether orphans want another look soon."""
         self._wanted.clear()
-        self._serving, self._requests = self._requests, []
-        if self._serving:
+        if self._write_back.wanted.is_set():
+            await self._write_back.apply_pending(main)
+        # A repair must not meet a batch that was planned before it: it waits until the backlogs are through.
+        waiting = [request for request in self._requests if request.first is not None and self._concluding]
+        serving = [request for request in self._requests if request not in waiting]
+        self._requests = waiting
+        self._serving += serving
+        if serving:
             self._pass.relist()
+        for request in serving:
+            await self._repair(request.first)
         report = PassReport(self._context.account)
-        started_at = await self._full_pass(main, scope, report)
-        serving, self._serving = self._serving, []
+        started_at = await self._full_pass(main, scope, report, thorough=thorough)
+        if self._rounds is not None:
+            self._rounds.passed(report, thorough=thorough)
+        await self._written()
         backlogs = self._pass.backlogs
         if backlogs:
+            self._concluding += 1
             scope.group.create_task(self._conclude_later(backlogs, report, started_at, serving))
             return False
         orphans = await self._conclude(report, started_at)
-        _answer(serving, report)
+        self._answer(serving, report)
         return orphans
 
     async def _conclude_later(
@@ -320,9 +416,12 @@ class AccountSync:
             report.errors.append(ConnectionLostError("the pass was cut short", account=self._context.account))
             raise
         finally:
-            _answer(serving, report)
+            self._answer(serving, report)
+            self._concluding -= 1
+            if self._requests or self._write_back.has_lost:
+                self._wanted.set()
         await self._settled()
-        delay = _ORPHAN_SECONDS if orphans else 0.0
+        delay = ORPHAN_SECONDS if orphans else 0.0
         if any(classify(error) is not Action.RETRY for error in report.errors):
             # A backlog that was cut goes on soon; one that keeps being cut, ever later.
             self._cut_backlogs += 1
@@ -333,18 +432,26 @@ class AccountSync:
             await asyncio.sleep(delay)
             self._wanted.set()
 
+    async def _repair(self, first: Callable[[], Awaitable[None]] | None) -> None:
+        if first is not None:
+            await first()
+            self._pass.reread()
+
     async def _settled(self) -> None:
         """The state after a pass: connected, unless backlogs still run."""
         if not self._pass.backlogs:
             await self._set_state(AccountState.CONNECTED)
 
-    async def _full_pass(self, main: ImapConnection, scope: Scope, report: PassReport) -> float:
+    async def _full_pass(
+        self, main: ImapConnection, scope: Scope, report: PassReport, *, thorough: bool = True
+    ) -> float:
         loop = asyncio.get_running_loop()
         started_at, began = self._context.clock(), loop.time()
         fresh = self._last_pass_at is None or self._opened_before == 0
         received, trips = (0, 0) if fresh else (main.bytes_received, main.round_trips)
         try:
-            await self._pass.all_mailboxes(main, scope, report, historical=not self._initialized)
+            historical = not self._initialized
+            await self._pass.all_mailboxes(main, scope, report, historical=historical, thorough=thorough)
         finally:
             opened = scope.pool.stats.opened_total
             report.connections_opened += opened - self._opened_before
@@ -373,23 +480,35 @@ class AccountSync:
 
     # -- failing ----------------------------------------------------------------------------------------------------
 
-    async def _failed(self, error: BaseException, failures: int) -> None:
+    async def _held(self, handling: Coroutine[None, None, None]) -> None:
+        """The boundary's own work can fail too (a log, a row that cannot be written); the account's task goes on."""
+        try:
+            await handling
+        except Exception as error:  # noqa: BLE001 - as above
+            wrapped = self._wrapped(error)
+            self._last_error = wrapped
+            self._answer_all(wrapped)
+            await wait_event(self._resume, delay_seconds(max(1, self._failures), Action.RETRY, jitter=self._jitter))
+
+    async def _failed(self, error: BaseException) -> None:
         known = self._known(error)
         action = classify(error)
-        self._resume.clear()
         await self._note_failure(known)
         if action is Action.STOP_ACCOUNT:
             await self._wait_for_person(known)
             return
-        delay = delay_seconds(failures, action, jitter=self._jitter)
+        delay = delay_seconds(max(1, self._failures), action, jitter=self._jitter)
         self._log.warning("account disconnected", error=known.message, hint=known.hint, retry_in=round(delay, 1))
-        await _wait_event(self._resume, delay)
+        await wait_event(self._resume, delay)
 
     def _known(self, error: BaseException) -> MailmillError:
         if isinstance(error, MailmillError):
             error.account = error.account or self._context.account
             return error
         self._log.error("account failed unexpectedly", exc_info=error)
+        return self._wrapped(error)
+
+    def _wrapped(self, error: BaseException) -> MailmillError:
         wrapped = MailmillError(
             f"unexpected {type(error).__name__}",
             hint="see the log for where it happened",
@@ -402,7 +521,10 @@ class AccountSync:
         self._pass.forget()
         self._opened_before = 0
         self._last_error = error
-        self._push = None
+        if self._rounds is not None:
+            self._notify_works = self._notify_works and not self._rounds.went_mute
+            self._rounds = None
+        self._write_back.forget()
         self._answer_all(error)
         stopped = classify(error) is Action.STOP_ACCOUNT
         state = AccountState.AUTHENTICATION_ERROR if stopped else AccountState.CONNECT_ERROR
@@ -416,14 +538,19 @@ class AccountSync:
         self._last_error = error
         self._answer_all(error)
         self._log.error("account stopped", error=error.message, hint=error.hint)
-        self._resume.clear()
         await self._resume.wait()
         self._last_error = None
 
     def _answer_all(self, error: MailmillError) -> None:
         waiting = [*self._serving, *self._requests]
-        self._serving, self._requests = [], []
-        _answer(waiting, PassReport(self._context.account, errors=[error]))
+        self._requests = []
+        self._answer(waiting, PassReport(self._context.account, errors=[error]))
+
+    def _answer(self, requests: Sequence[_Request], report: PassReport) -> None:
+        for request in requests:
+            if not request.done.done():
+                request.done.set_result(report)
+        self._serving = [request for request in self._serving if not request.done.done()]
 
     async def _set_state(self, state: AccountState, reason: str = "") -> None:
         self._state, self._reason = state, reason
@@ -432,12 +559,6 @@ class AccountSync:
         async with self._context.database.write() as connection:
             await store.set_state(connection, self._context.account_id, state, reason, self._context.clock())
         self._recorded = (state, reason)
-
-
-def _answer(requests: Sequence[_Request], report: PassReport) -> None:
-    for request in requests:
-        if not request.done.done():
-            request.done.set_result(report)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -451,9 +572,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-async def _wait_event(event: asyncio.Event, timeout_seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_seconds):
-            await event.wait()

@@ -16,7 +16,9 @@ from mailmill.sync.report import PassReport
 @dataclass(frozen=True, slots=True)
 class SyncLimits:
     """Sizes of the steps. A *chunk* is examined at once, and after ``chunk_seconds`` the mailbox is examined anew; a
-    *group* is downloaded and stored in one transaction.
+    *group* is downloaded and stored in one transaction. ``change_messages`` bounds the flag changes and the expunges of
+    one transaction. A message that cannot be had is tried again after a minute at first, and after
+    ``parked_retry_seconds`` at most.
     """
 
     chunk_messages: int = 4000
@@ -26,6 +28,7 @@ class SyncLimits:
     flag_window_messages: int = 1000
     flag_sweep_seconds: float = 3600.0
     flag_sweep_messages: int = 5000
+    change_messages: int = 2000
     max_message_bytes: int = 100 * 1024 * 1024
     attempts_per_message: int = 3
     parked_retry_seconds: float = 3600.0
@@ -51,8 +54,14 @@ class SyncContext:
 
     async def commit(self, batch: SyncBatch, report: PassReport, *, arrived_at: float | None = None) -> MailboxRow:
         """One transaction, everything of ``batch`` in it; returns the mailbox row as it now is."""
-        async with self.database.write() as connection:
-            outcome = await apply_batch(connection, batch, self.work, self.clock())
+        try:
+            async with self.database.write() as connection:
+                outcome = await apply_batch(connection, batch, self.work, self.clock())
+        finally:
+            if batch.expunged:
+                self.holdings.lost_places()
+        if outcome.expunged:
+            self.holdings.lost_places()
         report.add(new=outcome.new, updated=outcome.updated, expunged=outcome.expunged)
         if outcome.new:
             self.on_stored(outcome.new, arrived_at)

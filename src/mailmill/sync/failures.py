@@ -11,12 +11,14 @@ from mailmill.errors import (
     CommandError,
     ConnectError,
     ConnectionLostError,
+    ContradictionError,
     InsecureError,
     LimitError,
     MessageTooLargeError,
     PoolTimeoutError,
     ProtocolError,
     StorageFullError,
+    UnsupportedError,
 )
 
 FIRST_DELAY_SECONDS = 1.0
@@ -40,9 +42,11 @@ def classify(error: BaseException) -> Action:
             return Action.STOP_ACCOUNT
         case MessageTooLargeError():
             return Action.GIVE_UP_MESSAGE
+        case ContradictionError():
+            return Action.RETRY
         case LimitError() | ProtocolError() | ConnectionLostError():
             return Action.RECONNECT
-        case CommandError() | PoolTimeoutError():
+        case CommandError() | PoolTimeoutError() | UnsupportedError():
             return Action.RETRY
         case CertificateError() | ConnectError() | StorageFullError():
             return Action.BACK_OFF
