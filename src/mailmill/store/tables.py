@@ -306,6 +306,59 @@ delivery = Table(
     sqlite_autoincrement=True,
 )
 
+request = Table(
+    "request",  # the way back up: a change that the server is to make, and what became of it
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("account_id", Id, ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(10), nullable=False),  # flags | move | copy | delete | append
+    Column("message_id", Id),
+    # The place it is about, as of when it was asked for or found again; none for an append.
+    Column("path", Text),
+    Column("uid_validity", BigInteger),
+    Column("uid", BigInteger),
+    Column("data", Text, nullable=False, server_default="{}"),  # JSON: flags to add and remove, the bytes to append
+    Column("state", String(10), nullable=False),  # pending | applying | done | failed
+    Column("step", String(10), nullable=False, server_default=""),  # the command that may have gone out
+    Column("target_path", Text),
+    Column("target_uid_validity", BigInteger),
+    Column("target_uid_next", BigInteger),  # as it was before the command: what it makes stands at or above
+    Column("target_uid", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("run_at", Float, nullable=False),
+    Column("error_code", String(40), nullable=False, server_default=""),
+    Column("last_error", Text, nullable=False, server_default=""),
+    Column("error_hint", Text, nullable=False, server_default=""),
+    Column("note", Text, nullable=False, server_default=""),  # what is worth knowing about one that is done
+    Column("idempotency_key", String(200)),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    UniqueConstraint("account_id", "idempotency_key"),
+    Index("ix_request_account_id_id", "account_id", "id"),
+    Index(
+        "ix_request_open",
+        "account_id",
+        "id",
+        sqlite_where=text("state in ('pending', 'applying')"),
+        postgresql_where=text("state in ('pending', 'applying')"),
+    ),
+    Index(
+        "ix_request_open_message",
+        "message_id",
+        "id",
+        sqlite_where=text("state in ('pending', 'applying')"),
+        postgresql_where=text("state in ('pending', 'applying')"),
+    ),
+    Index(
+        "ix_request_finished_at",
+        "finished_at",
+        sqlite_where=text("finished_at IS NOT NULL"),
+        postgresql_where=text("finished_at IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,  # an id stands for one request for ever, also when it is pruned
+)
+
 EMAIL_STATUS_VIEW = """
 CREATE VIEW email_status AS
 SELECT m.id AS message_id,

@@ -64,6 +64,11 @@ def read(
         _show(output, answer)
 
 
+async def account_of(client: ServiceClient, message_id: str) -> str:
+    """The account that has the message. Raises ServiceError ``notFound``."""
+    return str((await _find(client, None, message_id))["account"])
+
+
 async def _find(client: ServiceClient, account: str | None, message_id: str) -> JsonObject:
     """The message from ``account``, else from whichever account has it. Raises ServiceError ``notFound``."""
     from mailmill.cli.errors import ServiceError
