@@ -1,0 +1,209 @@
+"""``mailmill verify``: is what we hold what the servers hold?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mailmill.cli.commands.sync import PROGRESS_SECONDS, AccountsOption, no_account
+from mailmill.cli.errors import FAILED, OK, NoAnswerError, ServiceError, error_of, exit_code_of_accounts
+from mailmill.cli.invocation import JsonOption, invocation_of
+from mailmill.cli.safe_text import duration, one_line
+
+if TYPE_CHECKING:
+    from mailmill.cli.output import Cell, Output
+    from mailmill.cli.service_client import JsonObject, ServiceClient
+    from mailmill.settings import Settings
+
+# Shown of one gap's UIDs.
+_UIDS_WIDTH = 40
+
+_STYLES = {"pending": "yellow", "parked": "yellow", "flags": "yellow", "cursor": "yellow"}
+
+
+def verify(
+    context: typer.Context,
+    account: AccountsOption = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare the contents of all messages, not of a sample.")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Make the store equal to the server.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Choose the sample by this number, so that it can be chosen again.")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Compare what is stored with what the servers hold, and name every gap."""
+    invocation = invocation_of(context)
+    output = invocation.output()
+    wanted = {"accounts": account or None, "full": full, "repair": repair, "seed": seed}
+
+    async def work(client: ServiceClient, settings: Settings) -> JsonObject:
+        if not client.service_runs and not settings.accounts:
+            raise no_account(settings)
+        looking = client.post("/v1/verify", wanted, unbounded=True)
+        if not output.shows_progress:
+            return await looking
+        return await _with_bar(asyncio.ensure_future(looking), lambda: client.get("/v1/verify"), output)
+
+    report = invocation.call(work)
+    if json:
+        output.json(report)
+    else:
+        show_report(output, report)
+    return exit_code(report)
+
+
+def exit_code(report: JsonObject) -> int:
+    """As for sync where an account failed; else whether there are gaps."""
+    failed = exit_code_of_accounts(error_of(each["error"])[0] for each in report["accounts"] if each.get("error"))
+    if any(each["counts"] for each in report["accounts"]):
+        return FAILED if failed in (OK, FAILED) else failed
+    return failed
+
+
+async def _with_bar(
+    looking: asyncio.Future[JsonObject], ask: Callable[[], Awaitable[JsonObject]], output: Output
+) -> JsonObject:
+    """Waits for ``looking`` and draws how far it is. A question that fails spoils only the picture."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=output.remarks, transient=True) as progress:
+        bar = progress.add_task("verifying", total=None)
+        try:
+            while not looking.done():
+                await asyncio.wait({looking}, timeout=PROGRESS_SECONDS)
+                if looking.done():
+                    break
+                try:
+                    answer = await ask()
+                except (ServiceError, NoAnswerError):
+                    continue
+                running = [(each["account"], each["running"]) for each in answer["accounts"] if each["running"]]
+                if running:
+                    name, state = running[0]
+                    progress.update(
+                        bar,
+                        description=one_line(f"{name}: {state['phase']} {state['mailbox']}", 50),
+                        completed=sum(each["done"] for _, each in running),
+                        total=sum(each["total"] for _, each in running) or None,
+                    )
+        finally:
+            looking.cancel()
+        return await looking
+
+
+def show_report(output: Output, report: JsonObject) -> None:
+    """The summary, then every gap; what failed is explained on stderr."""
+    from mailmill.cli.output import Cell, Column
+
+    accounts: list[dict[str, Any]] = report["accounts"]
+    columns = (
+        Column("Account"),
+        Column("Mailboxes", "right"),
+        Column("Messages", "right"),
+        Column("Contents", "right"),
+        Column("Gaps", "right"),
+        Column("Repaired", "right"),
+        Column("Time", "right"),
+        Column("Result", shrinks=True),
+    )
+    output.table(
+        columns,
+        (
+            (
+                Cell(each["account"], "bold"),
+                each["mailboxes"],
+                each["messages"],
+                each["contents"],
+                Cell(f"{_total(each):,}", "bold red" if each["counts"] else "dim"),
+                Cell(f"{_sum(each['repaired']):,}", "green" if each["repaired"] else "dim"),
+                duration(each["seconds"]),
+                _result(each),
+            )
+            for each in accounts
+        ),
+        empty="no accounts",
+    )
+    for title, key in (("gaps", "gaps"), ("repaired", "repaired")):
+        rows = [(each["account"], gap) for each in accounts for gap in each[key]]
+        if rows:
+            output.line("")
+            _show_gaps(output, title, rows)
+    _remark(output, accounts)
+
+
+def _show_gaps(output: Output, title: str, rows: list[tuple[str, JsonObject]]) -> None:
+    from mailmill.cli.output import Cell, Column
+
+    columns = (
+        Column("Account"),
+        Column("Mailbox", shrinks=True),
+        Column("Gap" if title == "gaps" else "Repaired"),
+        Column("Count", "right"),
+        Column("UIDs", shrinks=True),
+        Column("What", shrinks=True),
+    )
+    output.table(
+        columns,
+        (
+            (
+                Cell(name, "bold"),
+                one_line(gap["path"]),
+                Cell(gap["kind"], _STYLES.get(gap["kind"], "bold red") if title == "gaps" else "green"),
+                gap["count"],
+                one_line(gap["uids"], _UIDS_WIDTH) or "-",
+                one_line(gap["detail"], 200),
+            )
+            for name, gap in rows
+        ),
+        empty="",
+    )
+
+
+def _result(account: JsonObject) -> Cell:
+    from mailmill.cli.output import Cell, stated
+
+    if account.get("error"):
+        return stated("failed", error_of(account["error"])[0])
+    if account["counts"]:
+        return Cell("gaps", "bold red")
+    return stated("ok", "repaired" if account["repaired"] else "ok")
+
+
+def _remark(output: Output, accounts: list[JsonObject]) -> None:
+    for each in accounts:
+        name = each["account"]
+        if each.get("error"):
+            _, message, hint = error_of(each["error"])
+            output.remark(message if name in message else f"account {name!r}: {message}", "red")
+            if hint:
+                output.remark(f"hint: {hint}")
+        for mailbox in each["unverified"]:
+            output.remark(
+                f"account {name!r}: {mailbox['path']!r} could not be looked into: {mailbox['reason']}", "yellow"
+            )
+        settled = _sum(each["settled"])
+        if settled:
+            output.remark(f"account {name!r}: {settled:,} differences were gone after a pass")
+        unlisted = _total(each) - _sum(each["gaps"])
+        if unlisted > 0:
+            output.remark(f"account {name!r}: {unlisted:,} more are counted and not listed")
+    if any(not each["full"] and each["messages"] > each["contents"] for each in accounts):
+        compared = sum(each["contents"] for each in accounts)
+        output.remark(f"contents were compared of a sample of {compared:,} messages; --full compares all")
+    kinds = {kind for each in accounts for kind in each["counts"]}
+    if kinds - {"content"}:
+        output.remark("hint: mailmill verify --repair makes the store equal to the server")
+
+
+def _total(account: JsonObject) -> int:
+    return sum(account["counts"].values())
+
+
+def _sum(gaps: list[JsonObject]) -> int:
+    return sum(gap["count"] for gap in gaps)
