@@ -62,8 +62,7 @@ async def test_a_list_that_leaves_out_a_mailbox_deletes_nothing(data_dir: Path) 
         assert not (await account.sync.run_once()).errors
         server.fault(rb"LIST", altered(lambda answer: [line for line in answer if b"Lists" not in line]))
         report = await account.sync.run_once()
-        assert report.error is not None
-        assert "'Lists'" in report.error.message
+        assert not report.errors
         events = await told(account)
         assert (events["mailboxDeleted"], events["messageDeleted"]) == (0, 0)
         assert not (await account.sync.run_once()).errors

@@ -65,7 +65,7 @@ async def test_a_key_file_that_is_named_must_be_there(database: Database, data_d
     assert "key_file" in missing.value.hint
 
 
-@pytest.mark.parametrize("text", ["", "short", "x" * 44, "é" * 44, "QUFB", KeyRing.generate() + "QUFB"])
+@pytest.mark.parametrize("text", ["", "short", "x" * 44, "é" * 44, "QUFB", "A" * 43 + "=QUFB"])
 async def test_a_malformed_key_is_named_not_shown(database: Database, data_dir: Path, text: str) -> None:
     with pytest.raises(MasterKeyError, match="malformed") as malformed:
         await open_key_ring(database, data_dir=data_dir, explicit=text)

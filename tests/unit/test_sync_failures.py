@@ -18,6 +18,7 @@ from mailmill.sync.failures import LONGEST_DELAY_SECONDS, Action, classify, dela
         (errors.ConnectionLostError("cut"), Action.RECONNECT),
         (errors.LimitError("1 GB"), Action.RECONNECT),
         (errors.CommandError("SELECT", "NO", "", "busy"), Action.RETRY),
+        (errors.UnsupportedError("no MOVE"), Action.RETRY),
         (errors.ConnectError("refused"), Action.BACK_OFF),
         (errors.CertificateError("expired"), Action.BACK_OFF),
         (errors.StorageFullError("disk"), Action.BACK_OFF),

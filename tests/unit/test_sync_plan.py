@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mailmill.model import MailboxStatus
+from mailmill.model import MailboxStatus, MessageMeta, Uid
 from mailmill.store.mailboxes import Cursor
-from mailmill.sync.plan import FlagScope, Tier, is_unchanged, plan_mailbox
+from mailmill.store.message_places import HeldIdentity
+from mailmill.sync.plan import FlagScope, Tier, history_mark, is_another, is_unchanged, plan_mailbox
 from mailmill.uid_set import UidSet
 
 CURSOR = Cursor(uid_validity=7, uid_next=11, messages=10, highest_mod_seq=100)
@@ -85,3 +86,54 @@ def test_uid_next_that_went_back_is_looked_into() -> None:
     plan = plan_mailbox(CURSOR, replace(STATUS, uid_next=9, messages=8), Tier.QRESYNC, sweep_due=False)
     assert plan.enumerate
     assert not plan.new
+
+
+@pytest.mark.parametrize("tier", Tier)
+@pytest.mark.parametrize("change", [{"uid_next": 9}, {"highest_mod_seq": 90}])
+def test_numbers_that_go_back_put_identities_in_doubt(tier: Tier, change: dict[str, int]) -> None:
+    plan = plan_mailbox(CURSOR, replace(STATUS, **change), tier, sweep_due=False)
+    assert plan.recheck is (tier is not Tier.PLAIN or "uid_next" in change)
+
+
+@pytest.mark.parametrize("tier", Tier)
+@pytest.mark.parametrize("mod_seq", [100, 120])
+def test_what_did_not_add_up_is_enumerated_again(tier: Tier, mod_seq: int) -> None:
+    plan = plan_mailbox(replace(CURSOR, messages=-1), replace(STATUS, highest_mod_seq=mod_seq), tier, sweep_due=False)
+    assert (plan.enumerate, plan.recheck) == (True, False)
+
+
+HELD = HeldIdentity("M1", 100, 5.0)
+SAME = MessageMeta(Uid(1), email_id="M1", size_bytes=100, internal_date=5.0)
+
+
+@pytest.mark.parametrize(
+    ("meta", "held", "another"),
+    [
+        (SAME, HELD, False),
+        (SAME, None, False),
+        (SAME._replace(email_id="M2"), HELD, True),
+        (SAME._replace(size_bytes=7, internal_date=7.0), HELD, False),
+        (SAME._replace(email_id=None, size_bytes=7), HELD, True),
+        (SAME._replace(email_id=None, internal_date=7.0), HELD, True),
+        (SAME._replace(email_id=None), HELD, False),
+        (SAME._replace(size_bytes=7), replace(HELD, email_id=None), True),
+        (MessageMeta(Uid(1)), HELD, False),
+    ],
+)
+def test_what_tells_a_message_from_another(meta: MessageMeta, held: HeldIdentity | None, another: bool) -> None:
+    assert is_another(meta, held) is another
+
+
+@pytest.mark.parametrize(
+    ("listed", "old", "mark"),
+    [
+        ("1:9", "", 0),
+        ("1:9", "1:9", 10),
+        ("1:9", "1:5", 6),
+        ("1:9", "2:9", 0),
+        ("3,7,9", "3,7", 9),
+        ("1:9", "1:4,6", 5),
+    ],
+)
+def test_history_ends_at_the_first_message_that_is_not_old(listed: str, old: str, mark: int) -> None:
+    assert history_mark(UidSet.parse(listed), UidSet.parse(old)) == mark

@@ -13,5 +13,5 @@ Files: ``tables`` the schema, ``migrations/`` and ``migrate`` how it comes about
 ``data_folder`` the lock, ``dialect`` where SQLite and PostgreSQL differ, ``wakeups`` hints; ``keys`` the master key;
 ``accounts``, ``mailboxes`` (with the cursor); ``messages`` the door to ``message_batch`` (what a sync pass writes),
 ``message_places``, ``message_deletion`` and ``message_queries``; ``blobs`` raw messages; ``queue`` work, ``event_log``,
-``outbox``.
+``outbox``; ``requests`` what is to be changed on the server.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mailmill.errors import StoreError
@@ -11,9 +11,9 @@ from mailmill.model import Backlog, EventName, MessageMeta
 from mailmill.store.batch_state import HeldMessage, HeldPlace, StoredState
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import NewEvent
-from mailmill.store.message_places import flags_of_text, flags_text, updated
+from mailmill.store.message_places import flags_of_text, flags_text, same_flags, updated
 from mailmill.store.queue import BACKLOG, NEW_MAIL, NewWork
-from mailmill.store.sync_batch import StoredContent, SyncBatch, WorkPlan
+from mailmill.store.sync_batch import Arrival, StoredContent, SyncBatch, WorkPlan
 
 
 class BlobRow(NamedTuple):
@@ -53,21 +53,40 @@ class NewPlaceRow(NamedTuple):
     seen_at: float
 
 
+class DisplacedRow(NamedTuple):
+    """The tombstone of a message whose UID stands for another one now. It is of no generation (0): its own place is
+    the other's.
+    """
+
+    mailbox_id: int
+    uid_validity: int
+    uid: int
+    message_id: int
+    flags: str
+    seen_at: float
+    expunged_at: float
+
+
 @dataclass(slots=True)
 class BatchChanges:
-    """Rows to write, table by table."""
+    """Rows to write, table by table. ``given_again``: places whose UID stands for another message now; ``lost`` counts
+    the messages that stood there.
+    """
 
     blobs: list[BlobRow] = field(default_factory=list)
     messages: list[NewMessageRow] = field(default_factory=list)
     places: list[NewPlaceRow] = field(default_factory=list)
     revived_places: list[dict[str, Any]] = field(default_factory=list)
     replaced_places: list[dict[str, Any]] = field(default_factory=list)
+    given_again: list[dict[str, Any]] = field(default_factory=list)
+    displaced: list[DisplacedRow] = field(default_factory=list)
     flags: list[dict[str, Any]] = field(default_factory=list)
     revived_messages: set[int] = field(default_factory=set)
     identities: list[dict[str, Any]] = field(default_factory=list)
     work: list[NewWork] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
     updated: int = 0
+    lost: int = 0
 
 
 def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, first_id: int) -> BatchChanges:
@@ -79,12 +98,12 @@ def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, fi
     for arrival in batch.arrivals:
         meta = arrival.meta
         if change := latest.pop(meta.uid, None):
-            meta = replace(meta, flags=change.flags, mod_seq=change.mod_seq)
+            meta = meta._replace(flags=change.flags, mod_seq=change.mod_seq)
         if meta.uid in added or meta.uid in batch.expunged:
             continue
         history = meta.uid < batch.cursor.historical_below and work.backlog is not Backlog.DELIVER
         held = stored.places.get(meta.uid)
-        if held is not None:
+        if held is not None and _is_same(stored, arrival, held):
             if held.expunged:
                 _revive(changes, stored, batch, held, meta, now, history)
             else:
@@ -103,8 +122,12 @@ def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, fi
                 message_id = new_ids[digest] = first_id + len(new_ids)
                 _add_message(changes, stored, arrival.content, meta, message_id, work, now, history)
                 added[meta.uid] = _place_row(stored, batch, meta, message_id, now)
+                if held is not None:
+                    _displace(changes, stored, added[meta.uid], held, now)
                 continue
         added[meta.uid] = _place_row(stored, batch, meta, message_id, now)
+        if held is not None:
+            _displace(changes, stored, added[meta.uid], held, now)
         if existing is not None:
             _complete_identity(changes, existing, meta)
         if outdated := stored.outdated.get(message_id):
@@ -120,8 +143,38 @@ def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, fi
     for meta in latest.values():
         if meta.uid not in batch.expunged:
             _take_flags(changes, stored, batch, meta, now)
-    changes.places = list(added.values())
+    changes.places = [row for row in added.values() if row.uid not in stored.places]
     return changes
+
+
+def _is_same(stored: StoredState, arrival: Arrival, held: HeldPlace) -> bool:
+    """Whether the message at a UID is the one that the store has there. UIDs are given again by servers that were
+    restored from a backup, or that recreate a mailbox under the same UIDVALIDITY.
+    """
+    if arrival.content is None:
+        return arrival.known_message_id in (None, held.message_id)
+    existing = stored.by_digest.get(arrival.content.blob.sha256)
+    return existing is not None and existing.id == held.message_id
+
+
+def _displace(changes: BatchChanges, stored: StoredState, row: NewPlaceRow, held: HeldPlace, now: float) -> None:
+    changes.given_again.append(
+        {
+            "b_mailbox_id": row.mailbox_id,
+            "b_uid_validity": row.uid_validity,
+            "b_uid": row.uid,
+            "message_id": row.message_id,
+            "flags": row.flags,
+            "mod_seq": row.mod_seq,
+            "seen_at": row.seen_at,
+            "expunged_at": None,
+        }
+    )
+    changes.displaced.append(DisplacedRow(row.mailbox_id, 0, row.uid, held.message_id, held.flags, now, now))
+    if not held.expunged:
+        changes.lost += 1
+        data: dict[str, Any] = {"removed": [stored.origin.path], "uid": row.uid}
+        changes.events.append(updated(stored.origin, held.message_id, data, now, historical=False))
 
 
 def _add_message(
@@ -224,7 +277,7 @@ def _take_flags(changes: BatchChanges, stored: StoredState, batch: SyncBatch, me
     if held is None or held.expunged or meta.flags is None:
         return
     text = flags_text(meta.flags)
-    if text == held.flags:
+    if same_flags(text, held.flags):
         return
     changes.flags.append(
         {

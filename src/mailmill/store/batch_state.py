@@ -92,9 +92,9 @@ async def read_state(connection: AsyncConnection, batch: SyncBatch) -> StoredSta
         row.uid: HeldPlace(row.message_id, row.flags, row.expunged_at is not None)
         for row in await _named(connection, _PLACES, uids, generation)
     }
-    fresh = [arrival for arrival in batch.arrivals if arrival.meta.uid not in places]
-    digests = {arrival.content.blob.sha256 for arrival in fresh if arrival.content is not None}
-    known = {arrival.known_message_id for arrival in fresh if arrival.known_message_id is not None}
+    # Also of UIDs that have a place already: it may be another message's by now.
+    digests = {arrival.content.blob.sha256 for arrival in batch.arrivals if arrival.content is not None}
+    known = {arrival.known_message_id for arrival in batch.arrivals if arrival.known_message_id is not None}
     own = {"account_id": head.account_id}
     by_digest = {row.sha256: _held(row) for row in await _named(connection, _BY_DIGEST, digests, own)}
     by_id = {row.id: _held(row) for row in await _named(connection, _BY_ID, known, own)}

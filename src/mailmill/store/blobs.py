@@ -53,6 +53,11 @@ class BlobStore:
         self._lasting: set[Path] = set()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="mailmill-blobs")
 
+    @property
+    def segments_folder(self) -> Path:
+        """Where the segments lie, for who reads them plainly (`verify_reads.read_faults`)."""
+        return self._segments
+
     async def put_batch(self, contents: Sequence[bytes | Path]) -> list[BlobRef]:
         """Store ``contents`` in one new segment; the answer has their order. Same content twice is written once.
 
@@ -92,7 +97,7 @@ def _write_segment(segments: Path, contents: Sequence[bytes | Path], lasting: se
     name = f"{random[-2:]}/{time.time_ns():016x}-{random}.seg"
     path = segments / name
     try:
-        _make_lasting(path.parent, segments.parent, lasting)
+        _make_lasting(segments, lasting)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=_PIECE_BYTES) as file:
@@ -146,19 +151,19 @@ def _append_stream(file: BinaryIO, source: Path) -> tuple[bytes, int]:
     return hasher.digest(), size
 
 
-def _make_lasting(folder: Path, root: Path, lasting: set[Path]) -> None:
-    """Create ``folder`` below ``root``, and sync the parents that name it.
+def _make_lasting(segments: Path, lasting: set[Path]) -> None:
+    """Create ``segments`` and all folders in it, and sync the parents that name them.
 
-    Once per process and folder, whether it was there or not: the process that made it may have died before its sync.
+    Once per process, whether they were there or not: the process that made them may have died before its sync. All at
+    once, or a push that is the first to use its folder would wait for two syncs more.
     """
-    if folder in lasting:
+    if segments in lasting:
         return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for parent in folder.parents:
-        _sync_folder(parent)
-        if parent == root:
-            break
-    lasting.add(folder)
+    for number in range(256):
+        (segments / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
+    _sync_folder(segments)
+    _sync_folder(segments.parent)
+    lasting.add(segments)
 
 
 def _sync_folder(folder: Path) -> None:

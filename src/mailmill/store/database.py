@@ -7,9 +7,9 @@ Laws:
   and the readers are ``mode=ro``.
 * A statement on the writer is never cut: a cancellation that arrives during one is raised when it is over, then the
   transaction is rolled back. So the connection survives, and no thread still writes when the next caller begins.
-* Hints go out after the commit. The writer watches what a transaction INSERTs into ``work``, ``event`` and
-  ``delivery``, so functions that write rows need not know. What is not an insert is told by ``write(wake=…)``: updates
-  are left out on purpose, or a claim that found nothing would wake its own claimer for ever.
+* Hints go out after the commit. The writer watches what a transaction INSERTs into ``work``, ``event``, ``delivery``
+  and ``request``, so functions that write rows need not know. What is not an insert is told by ``write(wake=…)``:
+  updates are left out on purpose, or a claim that found nothing would wake its own claimer for ever.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailmill.errors import ConfigurationError, StorageFullError, StoreError
+from mailmill.store import sqlite_driver
 from mailmill.store.data_folder import FolderLock, make_private_file, make_private_folder
 from mailmill.store.migrate import migrate_sqlite
 from mailmill.store.wakeups import Wakeups
 
 _BUSY_TIMEOUT_SECONDS = 10.0
-_WAKING_TABLES = {"work": "work", "event": "events", "delivery": "deliveries"}
+_WAKING_TABLES = {"work": "work", "event": "events", "delivery": "deliveries", "request": "requests"}
 _INSERT = "INSERT INTO "
 _FULL_ERRORS = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 _DAMAGE_ERRORS = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
@@ -43,7 +44,7 @@ _DAMAGE_ERRORS = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _URL_HINT = "use sqlite+aiosqlite:///PATH"
 
 _Result = TypeVar("_Result")
-WakeName = Literal["work", "events", "deliveries"]
+WakeName = Literal["work", "events", "deliveries", "requests"]
 
 
 class Database:
@@ -249,7 +250,11 @@ def _sqlite_engine(url: URL, *, pool_size: int, begin: str, pragmas: Sequence[st
         max_overflow=0,
         hide_parameters=True,  # an error's text would hold mail
         # The driver must not begin or commit by itself: BEGIN is ours, below.
-        connect_args={"isolation_level": None, "timeout": _BUSY_TIMEOUT_SECONDS},
+        connect_args={
+            "isolation_level": None,
+            "timeout": _BUSY_TIMEOUT_SECONDS,
+            "async_creator_fn": sqlite_driver.connect,
+        },
     )
 
     @event.listens_for(engine.sync_engine, "connect")

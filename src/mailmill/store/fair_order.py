@@ -14,9 +14,10 @@ coming due at once must not draw newcomers ahead of everybody who has waited.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import literal, select, union_all
+from sqlalchemy import bindparam, literal_column, select, union_all
 
 from mailmill.store.tables import work
 from mailmill.store.work_state import PENDING
@@ -24,6 +25,7 @@ from mailmill.store.work_state import PENDING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sqlalchemy import CompoundSelect
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 STEP_SECONDS: Final = 1e-6
@@ -53,25 +55,46 @@ async def read_tags(connection: AsyncConnection, lanes: Iterable[Lane], now: flo
     starts: dict[Lane, float] = {}
     ordered = sorted(set(lanes))
     for first in range(0, len(ordered), _LANES_PER_STATEMENT):
-        branches = []
-        for processor, priority, account_id in ordered[first : first + _LANES_PER_STATEMENT]:
-            waiting = PENDING & (work.c.processor == processor) & (work.c.priority == priority)
-            front = (
-                select(work.c.vt)
-                .where(waiting, work.c.attempt == 0, work.c.crashes == 0)
-                .order_by(work.c.vt)
-                .limit(1)
-                .scalar_subquery()
-            )
-            own_last = (
-                select(work.c.vt)
-                .where(waiting, work.c.account_id == account_id)
-                .order_by(work.c.vt.desc())
-                .limit(1)
-                .scalar_subquery()
-            )
-            branches.append(select(literal(processor), literal(priority), literal(account_id), front, own_last))
-        for processor, priority, account_id, front_vt, own_vt in await connection.execute(union_all(*branches)):
+        some = ordered[first : first + _LANES_PER_STATEMENT]
+        asked: dict[str, str | int] = {}
+        for number, (processor, priority, account_id) in enumerate(some):
+            asked |= {
+                f"processor_{number}": processor,
+                f"priority_{number}": priority,
+                f"account_{number}": account_id,
+            }
+        for number, front_vt, own_vt in await connection.execute(_standing(len(some)), asked):
             known = [vt for vt in (front_vt, own_vt) if vt is not None]
-            starts[processor, priority, account_id] = max(known, default=now)
+            starts[some[number]] = max(known, default=now)
     return Tags(starts)
+
+
+@lru_cache(maxsize=_LANES_PER_STATEMENT)
+def _standing(lanes: int) -> CompoundSelect[Any]:
+    """For each of so many lanes its number, the lane's front and the account's own last tag.
+
+    Made once for each count: to build it costs several times what it takes to run, and every push asks.
+    """
+    branches = []
+    for number in range(lanes):
+        waiting = (
+            PENDING
+            & (work.c.processor == bindparam(f"processor_{number}"))
+            & (work.c.priority == bindparam(f"priority_{number}"))
+        )
+        front = (
+            select(work.c.vt)
+            .where(waiting, work.c.attempt == 0, work.c.crashes == 0)
+            .order_by(work.c.vt)
+            .limit(1)
+            .scalar_subquery()
+        )
+        own_last = (
+            select(work.c.vt)
+            .where(waiting, work.c.account_id == bindparam(f"account_{number}"))
+            .order_by(work.c.vt.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        branches.append(select(literal_column(str(number)), front, own_last))
+    return union_all(*branches)

@@ -32,8 +32,9 @@ class Cursor:
     """How far a mailbox is covered (design §4).
 
     All values are the server's as of before the fetch. ``uid_validity`` 0: never synced. ``uncovered`` holds the UIDs
-    below ``uid_next`` still to be fetched; UIDs below ``historical_below`` were there before the account was added;
-    ``flags_swept_at`` is when all flags were last compared (seconds since the epoch).
+    below ``uid_next`` still to be fetched; ``messages`` is our own count of those and of the living places, -1 where
+    that is not known or what the server said last did not add up; UIDs below ``historical_below`` were there before the
+    account was added; ``flags_swept_at`` is when all flags were last compared (seconds since the epoch).
     """
 
     uid_validity: int = 0
@@ -87,7 +88,8 @@ async def apply_mailbox_list(
 ) -> list[MailboxRow]:
     """Make the account's mailboxes those that the server ``listed``; returns the living ones by path.
 
-    New or reappearing → mailboxNew. Missing → deleted_at set, its places tombstoned, mailboxDeleted. An empty list is
+    New or reappearing → mailboxNew. Missing → deleted_at set, its places tombstoned, mailboxDeleted. One that cannot be
+    selected any more holds nothing: a name that was kept for what is below it (RFC 9051 §6.3.5). An empty list is
     not believed: an account has at least an INBOX (RFC 9051 §5.1), so it only means that the server is in trouble.
     """
     tenant_id = await _tenant_of(connection, account_id)
@@ -114,18 +116,25 @@ async def apply_mailbox_list(
             await connection.execute(update(mailbox).where(mailbox.c.id == row.id).values(deleted_at=None, **shown))
         if row is None or row.deleted_at is not None:
             tell(EventName.MAILBOX_NEW, path, ref.special_use)
+        elif row.selectable and not ref.selectable:
+            events += await _emptied(connection, row, tenant_id, now)
     if by_path:
         for path, row in stored.items():
             if path not in by_path and row.deleted_at is None:
-                # Its cursor goes too: should it reappear it is a mailbox never seen, whatever its UIDVALIDITY.
-                await connection.execute(
-                    update(mailbox).where(mailbox.c.id == row.id).values(deleted_at=now, **cursor_values(Cursor()))
-                )
-                await connection.execute(delete(parked).where(parked.c.mailbox_id == row.id))
-                events += await tombstone(connection, _origin(row, tenant_id), place.c.mailbox_id == row.id, now)
+                await connection.execute(update(mailbox).where(mailbox.c.id == row.id).values(deleted_at=now))
+                events += await _emptied(connection, row, tenant_id, now)
                 tell(EventName.MAILBOX_DELETED, path, row.special_use)
     await event_log.append(connection, events)
     return await list_mailboxes(connection, account_id)
+
+
+async def _emptied(connection: AsyncConnection, row: Row[Any], tenant_id: str, now: float) -> list[NewEvent]:
+    """Tombstone all of a mailbox that is gone. Its cursor goes too: should it reappear it is a mailbox never seen,
+    whatever its UIDVALIDITY.
+    """
+    await connection.execute(update(mailbox).where(mailbox.c.id == row.id).values(**cursor_values(Cursor())))
+    await connection.execute(delete(parked).where(parked.c.mailbox_id == row.id))
+    return await tombstone(connection, _origin(row, tenant_id), place.c.mailbox_id == row.id, now)
 
 
 async def reset_mailbox(connection: AsyncConnection, row: MailboxRow, uid_validity: int, now: float) -> MailboxRow:
@@ -258,13 +267,20 @@ def cursor_values(cursor: Cursor) -> dict[str, Any]:
 
 
 def cursor_of(row: Row[Any]) -> Cursor:
-    """The cursor in a row that holds the mailbox table's columns."""
+    """The cursor in a row that holds the mailbox table's columns.
+
+    Where nobody can read what is still to be fetched the count is -1: the next look lists the whole mailbox.
+    """
+    try:
+        uncovered, messages = UidSet.parse(row.uncovered), row.messages
+    except ValueError:
+        uncovered, messages = _NOTHING, -1
     return Cursor(
         uid_validity=row.uid_validity,
         uid_next=row.uid_next,
-        messages=row.messages,
+        messages=messages,
         highest_mod_seq=row.highest_mod_seq,
-        uncovered=UidSet.parse(row.uncovered),
+        uncovered=uncovered,
         historical_below=row.historical_below,
         flags_swept_at=row.flags_swept_at,
     )

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import StoreError
 from mailmill.store import event_log, queue
-from mailmill.store.batch_changes import BatchChanges, BlobRow, NewMessageRow, NewPlaceRow, decide
+from mailmill.store.batch_changes import BatchChanges, BlobRow, DisplacedRow, NewMessageRow, NewPlaceRow, decide
 from mailmill.store.batch_state import StoredState, read_state
 from mailmill.store.bulk_insert import BulkInsert
 from mailmill.store.dialect import MAX_ROWS
@@ -38,11 +38,13 @@ _TAKE_IDS = (
 _INSERT_BLOBS = BulkInsert[BlobRow](blob, BlobRow._fields, keep_existing=True)
 _INSERT_MESSAGES = BulkInsert[NewMessageRow](message, NewMessageRow._fields)
 _INSERT_PLACES = BulkInsert[NewPlaceRow](place, NewPlaceRow._fields)
+_INSERT_DISPLACED = BulkInsert[DisplacedRow](place, DisplacedRow._fields, keep_existing=True)
 _UPDATE_PLACE = update(place).where(
     place.c.mailbox_id == bindparam("b_mailbox_id"),
     place.c.uid_validity == bindparam("b_uid_validity"),
     place.c.uid == bindparam("b_uid"),
 )
+_UPDATE_MAILBOX = update(mailbox).where(mailbox.c.id == bindparam("b_id"))
 
 
 async def apply_batch(connection: AsyncConnection, batch: SyncBatch, work: WorkPlan, now: float) -> BatchOutcome:
@@ -65,11 +67,11 @@ async def apply_batch(connection: AsyncConnection, batch: SyncBatch, work: WorkP
         await _unpark(connection, stored.mailbox_id, cursor)
     await park(connection, replace(batch.mailbox, cursor=cursor), batch.parked)
     await connection.execute(
-        update(mailbox).where(mailbox.c.id == bindparam("b_id")),
+        _UPDATE_MAILBOX,
         [{"b_id": stored.mailbox_id, **cursor_values(cursor), "synced_at": now}],
     )
     new = tuple(row.id for row in changes.messages)
-    return BatchOutcome(len(new), changes.updated, len(gone), new)
+    return BatchOutcome(len(new), changes.updated, len(gone) + changes.lost, new)
 
 
 def _forward(stored: Cursor, batch: SyncBatch) -> Cursor:
@@ -104,7 +106,8 @@ async def _write(connection: AsyncConnection, changes: BatchChanges, now: float)
     await _INSERT_BLOBS(connection, changes.blobs)
     await _INSERT_MESSAGES(connection, changes.messages)
     await _INSERT_PLACES(connection, changes.places)
-    for rows in (changes.revived_places, changes.replaced_places, changes.flags):
+    await _INSERT_DISPLACED(connection, changes.displaced)
+    for rows in (changes.revived_places, changes.replaced_places, changes.given_again, changes.flags):
         if rows:
             await connection.execute(_UPDATE_PLACE, rows)
     if changes.identities:

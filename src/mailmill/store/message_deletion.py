@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, func, select, update
+from sqlalchemy import Select, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.model import EventName
@@ -21,7 +21,7 @@ from mailmill.store.tables import account, mailbox, message, place
 
 async def orphan_count(connection: AsyncConnection, account_id: int) -> int:
     """How many messages of the account have no living place and are not deleted."""
-    count: int | None = await connection.scalar(select(func.count()).select_from(_orphans(account_id).subquery()))
+    count: int | None = await connection.scalar(_ORPHAN_COUNT, {"account_id": account_id})
     return count or 0
 
 
@@ -31,7 +31,7 @@ async def confirm_deleted(connection: AsyncConnection, account_id: int, orphaned
     To be called when every mailbox of the account was synced by a pass that began at ``orphaned_before``. Raises one
     messageDeleted for each, with the path it was last seen at. Tombstones from before then have done their work and go.
     """
-    orphans = _orphans(account_id).subquery()
+    orphans = _ORPHANS.subquery()
     wanted = (
         select(orphans.c.message_id, account.c.tenant_id, mailbox.c.path, mailbox.c.special_use)
         .join(place, (place.c.message_id == orphans.c.message_id) & (place.c.expunged_at == orphans.c.orphaned_at))
@@ -41,7 +41,8 @@ async def confirm_deleted(connection: AsyncConnection, account_id: int, orphaned
         .order_by(orphans.c.message_id, mailbox.c.id)
     )
     # A message may have lost several places at the same moment: one event, with the first of them.
-    gone = {row.message_id: row for row in reversed((await connection.execute(wanted)).all())}
+    rows = (await connection.execute(wanted, {"account_id": account_id})).all()
+    gone = {row.message_id: row for row in reversed(rows)}
     ids = sorted(gone)
     for start in range(0, len(ids), MAX_ROWS):
         some = ids[start : start + MAX_ROWS]
@@ -68,16 +69,21 @@ async def confirm_deleted(connection: AsyncConnection, account_id: int, orphaned
     return len(ids)
 
 
-def _orphans(account_id: int) -> Select[Any]:
+def _orphans() -> Select[Any]:
     living = place.alias("living")
     return (
         select(place.c.message_id, func.max(place.c.expunged_at).label("orphaned_at"))
         .join(message, message.c.id == place.c.message_id)
         .where(
             place.c.expunged_at.is_not(None),
-            message.c.account_id == account_id,
+            message.c.account_id == bindparam("account_id"),
             message.c.deleted_at.is_(None),
             ~exists().where(living.c.message_id == message.c.id, living.c.expunged_at.is_(None)),
         )
         .group_by(place.c.message_id)
     )
+
+
+# Made once: to build them costs more than to run them.
+_ORPHANS = _orphans()
+_ORPHAN_COUNT = select(func.count()).select_from(_ORPHANS.subquery())

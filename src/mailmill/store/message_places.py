@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.model import EventName, Flags, Uid
@@ -32,16 +33,40 @@ def flags_text(flags: Flags) -> str:
     return storable(" ".join(sorted(flags)))
 
 
+def same_flags(one: str, other: str) -> bool:
+    """Whether two texts of flags mean the same. Keywords do not differ by case (RFC 5788 §3), and some servers spell
+    the same one now so, now so.
+    """
+    return one == other or sorted(one.lower().split(" ")) == sorted(other.lower().split(" "))
+
+
 def flags_of_text(text: str) -> tuple[str, ...]:
     return tuple(text.split(" ")) if text else ()
 
 
+def _living_ranges() -> Select[Any]:
+    """Runs of UIDs as (lowest, highest), put together by the database: 200,000 rows read one by one would hold up the
+    loop. In a run, UID less row number is the same throughout.
+    """
+    numbered = (
+        select(place.c.uid, (place.c.uid - func.row_number().over(order_by=place.c.uid)).label("run"))
+        .where(
+            place.c.mailbox_id == bindparam("mailbox_id"),
+            place.c.uid_validity == bindparam("uid_validity"),
+            place.c.expunged_at.is_(None),
+        )
+        .subquery()
+    )
+    return select(func.min(numbered.c.uid), func.max(numbered.c.uid)).group_by(numbered.c.run)
+
+
+_LIVING_RANGES = _living_ranges()
+
+
 async def living_uids(connection: AsyncConnection, mailbox_id: int, uid_validity: int) -> UidSet:
     """The UIDs of a mailbox that we hold and believe to be there."""
-    wanted = select(place.c.uid).where(
-        place.c.mailbox_id == mailbox_id, place.c.uid_validity == uid_validity, place.c.expunged_at.is_(None)
-    )
-    return UidSet((await connection.execute(wanted)).scalars())
+    there = {"mailbox_id": mailbox_id, "uid_validity": uid_validity}
+    return UidSet.from_ranges((low, high) for low, high in await connection.execute(_LIVING_RANGES, there))
 
 
 async def flags_of(
@@ -53,6 +78,41 @@ async def flags_of(
     for some in [living] if uids is None else [and_(living, part) for part in uid_conditions(uids)]:
         for uid, flags in await connection.execute(select(place.c.uid, place.c.flags).where(some)):
             found[Uid(uid)] = flags
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class HeldIdentity:
+    """What tells the message at a place from others, short of its bytes. ``internal_date``: seconds since the epoch."""
+
+    email_id: str | None
+    size_bytes: int
+    internal_date: float
+
+
+async def identities_of(
+    connection: AsyncConnection, mailbox_id: int, uid_validity: int, uids: UidSet
+) -> dict[Uid, HeldIdentity]:
+    """UID → identity, of living places."""
+    living = and_(place.c.mailbox_id == mailbox_id, place.c.uid_validity == uid_validity, place.c.expunged_at.is_(None))
+    wanted = select(place.c.uid, message.c.email_id, message.c.size_bytes, message.c.internal_date).join(
+        message, message.c.id == place.c.message_id
+    )
+    found: dict[Uid, HeldIdentity] = {}
+    for part in uid_conditions(uids):
+        for uid, email_id, size_bytes, internal_date in await connection.execute(wanted.where(and_(living, part))):
+            found[Uid(uid)] = HeldIdentity(email_id, size_bytes, internal_date)
+    return found
+
+
+async def sizes_of(connection: AsyncConnection, message_ids: Collection[int]) -> dict[int, int]:
+    """Message id → size of its raw bytes."""
+    wanted = sorted(set(message_ids))
+    found: dict[int, int] = {}
+    for start in range(0, len(wanted), MAX_ROWS):
+        some = message.c.id.in_(wanted[start : start + MAX_ROWS])
+        rows = await connection.execute(select(message.c.id, message.c.size_bytes).where(some))
+        found.update((message_id, size_bytes) for message_id, size_bytes in rows)
     return found
 
 

@@ -21,7 +21,15 @@ from mailmill.store.mailboxes import (
 )
 from mailmill.store.message_batch import apply_batch
 from mailmill.store.message_deletion import confirm_deleted, orphan_count
-from mailmill.store.message_places import find_known, flags_of, flags_text, living_uids
+from mailmill.store.message_places import (
+    find_known,
+    flags_of,
+    flags_text,
+    identities_of,
+    living_uids,
+    same_flags,
+    sizes_of,
+)
 from mailmill.store.message_queries import (
     ListedMessage,
     MessagePage,
@@ -70,6 +78,7 @@ __all__ = [
     "get_mailbox",
     "get_message",
     "get_messages",
+    "identities_of",
     "keep_history",
     "list_mailboxes",
     "list_messages",
@@ -81,6 +90,8 @@ __all__ = [
     "referenced_segments",
     "reset_mailbox",
     "results_of",
+    "same_flags",
+    "sizes_of",
     "without_old_places",
     "work_of",
 ]

@@ -93,11 +93,12 @@ class Hint:
 
 
 class Wakeups:
-    """The hints of one store: new work, new events, new deliveries."""
+    """The hints of one store: new work, new events, new deliveries, requests that came or moved on."""
 
-    __slots__ = ("deliveries", "events", "work")
+    __slots__ = ("deliveries", "events", "requests", "work")
 
     def __init__(self) -> None:
         self.work = Hint()
         self.events = Hint()
         self.deliveries = Hint()
+        self.requests = Hint()

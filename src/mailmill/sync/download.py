@@ -29,6 +29,15 @@ _HEADER_BYTES = 256 * 1024
 _FEW = 4
 # A message over the limit is looked at again so late: the limit may have been raised.
 _TOO_LARGE_SECONDS = 24 * 3600.0
+# What could not be had is tried again after a minute, then ever later: most servers are well again soon.
+_FIRST_RETRY_SECONDS = 60.0
+_RETRY_FACTOR = 4.0
+
+# What is uncovered is written with each group, as text: a mailbox full of holes has it written less often.
+_RANGES_PER_MESSAGE = 16
+
+# A message in one generation of a mailbox: (mailbox id, UIDVALIDITY, UID).
+_Key = tuple[int, int, Uid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,8 @@ class Downloader:
 
     def __init__(self, context: SyncContext) -> None:
         self._context = context
-        self._failures: dict[tuple[int, int, Uid], int] = {}
+        self._failures: dict[_Key, int] = {}
+        self._parkings: dict[_Key, int] = {}
 
     async def chunk(
         self,
@@ -74,14 +84,15 @@ class Downloader:
             wanted |= {meta.uid: meta for meta in reply.messages if meta.uid in unknown}
         absent = uids - UidSet(wanted)
         still_there = (await connection.search(absent)) & absent if absent else absent
-        now = self._context.clock()
-        parked = [
-            (uid, "the server lists it but its FETCH response could not be read", self._retry_at(now))
-            for uid in still_there
-        ]
         # The row's own generation is 0 until the first commit, so a failure must not be noted under it.
         generation = changes.cursor.uid_validity
-        groups = list(self._groups(row.id, generation, await self._known(list(wanted.values())), wanted, parked))
+        parked = [
+            self._parked((row.id, generation, uid), "the server lists it but its FETCH response could not be read")
+            for uid in still_there
+        ]
+        known = await self._known(list(wanted.values()))
+        ranges = len(changes.cursor.uncovered.ranges)
+        groups = list(self._groups(row.id, generation, known, wanted, ranges, parked))
         first = replace(changes, cursor=cover(changes.cursor, UidSet(), absent - still_there))
         if not groups or parked:
             nothing = _Fetched(_Group(()), {}, UidSet(), tuple(parked))
@@ -116,24 +127,30 @@ class Downloader:
                 await asyncio.to_thread(_remove, spooled)
         return row
 
-    async def _known(self, metas: Sequence[MessageMeta]) -> dict[str, int]:
-        """Message ids by EMAILID and X-GM-MSGID, so that a message in many mailboxes is downloaded once."""
+    async def _known(self, metas: Sequence[MessageMeta]) -> dict[tuple[str, int | None], int]:
+        """Message ids by EMAILID or X-GM-MSGID, and size: a message in many mailboxes is downloaded once, and a server
+        whose ids stand for several contents gives itself away by the size.
+        """
         email_ids = [meta.email_id for meta in metas if meta.email_id]
         gmail_ids = [meta.x_gm_msgid for meta in metas if meta.x_gm_msgid]
         if not email_ids and not gmail_ids:
             return {}
         async with self._context.database.read() as reader:
-            return await store.find_known(reader, self._context.account_id, email_ids, gmail_ids)
+            known = await store.find_known(reader, self._context.account_id, email_ids, gmail_ids)
+            sizes = await store.sizes_of(reader, known.values())
+        return {(identity, sizes.get(message_id)): message_id for identity, message_id in known.items()}
 
     def _groups(
         self,
         mailbox_id: int,
         generation: int,
-        known: dict[str, int],
+        known: dict[tuple[str, int | None], int],
         wanted: dict[Uid, MessageMeta],
+        ranges: int,
         parked: list[tuple[Uid, str, float]],
     ) -> Iterator[_Group]:
         limits = self._context.limits
+        group_messages = max(limits.group_messages, ranges // _RANGES_PER_MESSAGE)
         suspects: list[MessageMeta] = []
         linked: list[tuple[MessageMeta, int]] = []
         metas: list[MessageMeta] = []
@@ -142,8 +159,8 @@ class Downloader:
         for uid in sorted(wanted, reverse=True):
             meta = wanted[uid]
             identity = meta.email_id or meta.x_gm_msgid
-            if identity and identity in known:
-                linked.append((meta, known[identity]))
+            if identity and (same := known.get((identity, meta.size_bytes))) is not None:
+                linked.append((meta, same))
                 continue
             if (meta.size_bytes or 0) > limits.max_message_bytes:
                 later = self._context.clock() + _TOO_LARGE_SECONDS
@@ -158,7 +175,7 @@ class Downloader:
                     suspects.append(meta)
                     continue
                 claimed.add(identity)
-            if metas and (size + (meta.size_bytes or 0) > limits.group_bytes or len(metas) >= limits.group_messages):
+            if metas and (size + (meta.size_bytes or 0) > limits.group_bytes or len(metas) >= group_messages):
                 yield _Group(tuple(metas))
                 metas, size = [], 0
             metas.append(meta)
@@ -176,13 +193,15 @@ class Downloader:
         bodies: dict[Uid, bytes | Path] = {}
         if not group.metas:
             return _Fetched(group, bodies, UidSet(), ())
-        uids = UidSet(meta.uid for meta in group.metas)
+        sizes = {meta.uid: meta.size_bytes for meta in group.metas}
+        uids = UidSet(sizes)
         refusal: CommandError | None = None
         try:
             async for fetched in connection.fetch_bodies(uids):
                 if isinstance(fetched.body, Path):
                     spooled.append(fetched.body)
-                if fetched.uid in uids:
+                # Some servers list a message before they have it, and send nothing in its place.
+                if fetched.uid in uids and (fetched.body or not sizes[fetched.uid]):
                     bodies[fetched.uid] = fetched.body
         except CommandError as error:
             # NO may mean that some messages went away meanwhile (RFC 9051 §6.4.5); what came is good.
@@ -196,9 +215,8 @@ class Downloader:
             # A server may end at the first message it cannot read: those behind it are asked for alone, at once.
             self._blame(mailbox_id, generation, group, still_there, refusal)
             return _Fetched(group, bodies, missing - still_there, ())
-        now = self._context.clock()
         reason = "the server lists it but does not send it" if refusal is None else refusal.message
-        parked = tuple((uid, reason, self._retry_at(now)) for uid in still_there)
+        parked = tuple(self._parked((mailbox_id, generation, uid), reason) for uid in still_there)
         return _Fetched(group, bodies, missing - still_there, parked)
 
     def _blame(self, mailbox_id: int, generation: int, group: _Group, missing: UidSet, error: ImapError) -> None:
@@ -212,19 +230,22 @@ class Downloader:
 
     def broken(self, mailbox_id: int, cursor: Cursor) -> tuple[tuple[Uid, str, float], ...]:
         """Those that ``cursor`` leaves uncovered and that broke connections so often that they must be parked."""
-        now = self._context.clock()
         limit = self._context.limits.attempts_per_message
         out = []
         for key, count in list(self._failures.items()):
             uid = key[2]
             if key[:2] == (mailbox_id, cursor.uid_validity) and uid in cursor.uncovered and count >= limit:
-                out.append((uid, f"the connection broke {count} times while fetching it", self._retry_at(now)))
+                out.append(self._parked(key, f"the connection broke {count} times while fetching it"))
                 # When it is due again it gets one more try of its own.
                 self._failures[key] = limit - 1
         return tuple(out)
 
-    def _retry_at(self, now: float) -> float:
-        return now + self._context.limits.parked_retry_seconds
+    def _parked(self, key: _Key, reason: str) -> tuple[Uid, str, float]:
+        """An entry of `store.park`, with the time of the next try."""
+        parkings = self._parkings[key] = self._parkings.get(key, 0) + 1
+        longest = self._context.limits.parked_retry_seconds
+        delay = min(longest, _FIRST_RETRY_SECONDS * _RETRY_FACTOR ** min(parkings - 1, 10))
+        return key[2], reason, self._context.clock() + delay
 
     async def _store(
         self,
@@ -269,6 +290,7 @@ class Downloader:
         row = await context.commit(batch, report, arrived_at=arrived_at)
         for meta in order:
             self._failures.pop((row.id, cursor.uid_validity, meta.uid), None)
+            self._parkings.pop((row.id, cursor.uid_validity, meta.uid), None)
         return row
 
 

@@ -2,6 +2,9 @@
 
 A push must not read 200,000 rows to learn that one message is new. Only the owner of an account writes its places, so
 what it has committed is what is there; after any error the memory is dropped and read again.
+
+The same holds for orphans (`store.message_deletion`): where no place was lost since a look found none, there are none.
+A pass that finds nothing new must not ask the database either: with a thousand accounts that is most of what it costs.
 """
 
 from __future__ import annotations
@@ -13,11 +16,15 @@ from mailmill.store.database import Database
 from mailmill.store.messages import MailboxRow, SyncBatch
 from mailmill.uid_set import UidSet
 
+# Looked for again after so long, whatever is remembered.
+_ORPHANS_SECONDS = 3600.0
+
 
 class Holdings:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._living: dict[int, tuple[int, UidSet]] = {}
+        self._no_orphans_until = 0.0
 
     async def living(self, row: MailboxRow, uid_validity: int) -> UidSet:
         """UIDs of the living places of a mailbox in one generation."""
@@ -37,8 +44,28 @@ class Holdings:
             self._living[batch.mailbox.id] = (batch.uid_validity, (known[1] | arrived) - batch.expunged)
         return replace(batch.mailbox, cursor=batch.cursor)
 
+    async def have_orphans(self, account_id: int, now: float) -> bool:
+        """Whether messages of the account may be left without a living place. ``now``: seconds since the epoch."""
+        if now < self._no_orphans_until:
+            return False
+        # Before the look: a place that is lost during it, by a hint dealt with meanwhile, takes this back.
+        self._no_orphans_until = now + _ORPHANS_SECONDS
+        found = True
+        try:
+            async with self._database.read() as connection:
+                found = await store.orphan_count(connection, account_id) > 0
+        finally:
+            if found:
+                self.lost_places()
+        return found
+
+    def lost_places(self) -> None:
+        """Places were tombstoned, or may have been: to be called after the transaction, however it ended."""
+        self._no_orphans_until = 0.0
+
     def forget(self, mailbox_id: int | None = None) -> None:
         """Read again, next time: one mailbox, or all."""
+        self.lost_places()
         if mailbox_id is None:
             self._living.clear()
         else:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mailmill.errors import ProtocolError
+from mailmill.errors import ContradictionError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import Uid
 from mailmill.store import messages as store
@@ -37,6 +37,7 @@ class MailboxSync:
         self._context = context
         self._downloader = Downloader(context)
         self._parked_until: dict[int, Mapping[Uid, float]] = {}
+        self._doubts: dict[int, ContradictionError] = {}
 
     async def run(
         self,
@@ -51,18 +52,23 @@ class MailboxSync:
 
         ``historical``: a mailbox seen for the first time holds mail from before the account was added.
         ``arrived_at``: when the hint came in that led here, for the histogram.
-        Raises `ImapError` and `StoreError`; what was committed until then stands.
+        Raises `ImapError` and `StoreError`; what was committed until then stands. What does not add up is no reason to
+        leave out what does: see `doubt`.
         """
         context = self._context
+        self._doubts.pop(row.id, None)
         resets = 0
         while True:
             status = await connection.select(row.path)
             if row.cursor.uid_validity not in (0, status.uid_validity):
                 resets += 1
                 if resets > _MOST_RESETS:
-                    raise ProtocolError("the server gives another UIDVALIDITY at each look", hint="it needs repair")
+                    raise ContradictionError(
+                        "the server gives another UIDVALIDITY at each look", hint="it needs repair"
+                    )
                 row = await self._reset(row, status.uid_validity)
             changes = await find_changes(context, connection, row, status, historical=historical)
+            row, changes = await self._commit_many(row, changes, report)
             parked = await self._parked(row, changes)
             due = changes.cursor.uncovered - parked
             if due:
@@ -75,7 +81,18 @@ class MailboxSync:
                 row = await self._commit(row, changes, report)
             parked = await self._parked(row, Changes(cursor=row.cursor))
             if not row.cursor.uncovered - parked:
+                if changes.doubt is not None:
+                    self._doubts[row.id] = changes.doubt
+                    return row
                 return await self._expunge_old(row, report)
+
+    def doubt(self, row: MailboxRow) -> ContradictionError | None:
+        """What did not add up when ``row`` was last brought up to date."""
+        return self._doubts.get(row.id)
+
+    def forget(self) -> None:
+        """Read again, next time, what is parked."""
+        self._parked_until.clear()
 
     def is_due(self, row: MailboxRow) -> bool:
         """Whether there is something to do that the server's state does not tell of."""
@@ -92,10 +109,25 @@ class MailboxSync:
 
     async def _expunge_old(self, row: MailboxRow, report: PassReport) -> MailboxRow:
         if row.has_old_places:
-            async with self._context.database.write() as connection:
-                report.add(expunged=await store.expunge_old_generation(connection, row, self._context.clock()))
+            try:
+                async with self._context.database.write() as connection:
+                    report.add(expunged=await store.expunge_old_generation(connection, row, self._context.clock()))
+            finally:
+                self._context.holdings.lost_places()
             row = store.without_old_places(row)
         return row
+
+    async def _commit_many(self, row: MailboxRow, changes: Changes, report: PassReport) -> tuple[MailboxRow, Changes]:
+        """Commit all but the last `SyncLimits.change_messages` of ``changes``, the cursor as it was, and return what is
+        left: no transaction grows with the mailbox. After a crash the same is asked for and found again.
+        """
+        most = self._context.limits.change_messages
+        while len(changes.flag_changes) > most or len(changes.expunged) > most:
+            flags, expunged = changes.flag_changes[:most], changes.expunged.newest(most)
+            part = Changes(cursor=row.cursor, flag_changes=flags, expunged=expunged)
+            row = await self._commit(row, part, report)
+            changes = replace(changes, flag_changes=changes.flag_changes[most:], expunged=changes.expunged - expunged)
+        return row, changes
 
     async def _commit(self, row: MailboxRow, changes: Changes, report: PassReport) -> MailboxRow:
         batch = SyncBatch(

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mailmill.imap.session import Features
-from mailmill.model import MailboxStatus
+from mailmill.model import MailboxStatus, MessageMeta
 from mailmill.store.mailboxes import Cursor
+from mailmill.store.message_places import HeldIdentity
 from mailmill.uid_set import UidSet
 
 
@@ -39,7 +40,10 @@ class FlagScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The questions for one mailbox. ``new`` is the span of UIDs given out since the cursor; it may have holes."""
+    """The questions for one mailbox. ``new`` is the span of UIDs given out since the cursor; it may have holes.
+
+    ``recheck``: numbers went back, so a UID we hold may stand for another message by now.
+    """
 
     reset: bool
     new: UidSet
@@ -47,6 +51,7 @@ class Plan:
     changed_since: int | None = None
     vanished: bool = False
     enumerate: bool = False
+    recheck: bool = False
 
 
 def tier_of(features: Features) -> Tier:
@@ -79,18 +84,46 @@ def plan_mailbox(cursor: Cursor, status: MailboxStatus, tier: Tier, *, sweep_due
     if cursor.uid_next <= 1:
         return Plan(reset=False, new=new, flags=FlagScope.NONE)
     went_back = status.uid_next < cursor.uid_next
+    # Below zero: the last look did not add up (`Changes.doubt`).
+    doubtful = went_back or cursor.messages < 0
     if tier is Tier.PLAIN or status.highest_mod_seq is None:
         scope = FlagScope.ALL if sweep_due or went_back else FlagScope.WINDOW
-        return Plan(reset=False, new=new, flags=scope, enumerate=went_back)
-    if cursor.highest_mod_seq is None or status.highest_mod_seq < cursor.highest_mod_seq or went_back:
-        # Mod-sequences appeared, or the server was restored from a backup: nothing can be asked relative to our mark.
+        return Plan(reset=False, new=new, flags=scope, enumerate=doubtful, recheck=went_back)
+    if cursor.highest_mod_seq is None:
+        # Mod-sequences appeared: there is no mark to ask from.
         return Plan(reset=False, new=new, flags=FlagScope.ALL, enumerate=True)
+    if status.highest_mod_seq < cursor.highest_mod_seq or went_back:
+        # Restored from a backup, or deleted and recreated: nothing can be asked relative to our mark.
+        return Plan(reset=False, new=new, flags=FlagScope.ALL, enumerate=True, recheck=True)
     if cursor.highest_mod_seq == status.highest_mod_seq:
-        return Plan(reset=False, new=new, flags=FlagScope.NONE)
+        return Plan(reset=False, new=new, flags=FlagScope.NONE, enumerate=doubtful)
     return Plan(
         reset=False,
         new=new,
         flags=FlagScope.CHANGED,
         changed_since=cursor.highest_mod_seq,
         vanished=tier is Tier.QRESYNC,
+        enumerate=doubtful,
     )
+
+
+def is_another(meta: MessageMeta, held: HeldIdentity | None) -> bool:
+    """Whether the server speaks of another message than the one that we hold at this UID. EMAILID decides where both
+    have it; else size and date, and one that only seems to be another is fetched again for nothing.
+    """
+    if held is None:
+        return False
+    if meta.email_id is not None and held.email_id is not None:
+        return meta.email_id != held.email_id
+    return (meta.size_bytes is not None and meta.size_bytes != held.size_bytes) or (
+        meta.internal_date is not None and meta.internal_date != held.internal_date
+    )
+
+
+def history_mark(listed: UidSet, old: UidSet) -> int:
+    """Below which UID all of ``listed`` are ``old``; 0 where none is. What stands above a message that is not old may
+    have come with it, and counts as new.
+    """
+    new = listed - old
+    lowest_new = new.ranges[0][0] if new else (listed.highest or 0) + 1
+    return lowest_new if listed & old & UidSet.span(1, lowest_new - 1) else 0
