@@ -18,7 +18,9 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from servers.cyrus import Cyrus
 from servers.dovecot import Dovecot
+from servers.mail_server import MailServer
 from servers.pymap import Pymap
 
 # `default` is quick and the same on every run; `wide` looks further (`--hypothesis-profile=wide`, before a release).
@@ -50,6 +52,8 @@ def pytest_asyncio_loop_factories(
 _MAY_BLOCK: tuple[tuple[str, set[str]], ...] = (
     # Imports on first use (a lazily loaded codec, a TLS backend) read files once in a process.
     ("<frozen importlib._bootstrap>", {"_find_and_load"}),
+    # A test's own HTTP client looks for the system's certificates, unless SSL_CERT_FILE names them.
+    ("httpcore2/_ssl.py", {"default_ssl_context"}),
     # A traceback that is being shown reads source lines.
     ("traceback.py", {"format_exception", "print_exception", "format_exception_only"}),
     ("_pytest/assertion/rewrite.py", {"exec_module"}),
@@ -132,7 +136,44 @@ def mail_user(dovecot: Dovecot) -> str:
 
 
 @pytest.fixture(scope="session")
+def cyrus() -> Iterator[Cyrus]:
+    """One Cyrus (QRESYNC, OBJECTID). Tests share it, so each takes a user of its own: ``cyrus.new_user()``."""
+    with Cyrus() as server:
+        yield server
+
+
+@pytest.fixture
+def start_cyrus() -> Iterator[Callable[..., Awaitable[Cyrus]]]:
+    """``await start_cyrus(**options)``: a server of the test's own, to restart, stop or configure as it likes."""
+    with contextlib.ExitStack() as running:
+
+        async def start(**options: Any) -> Cyrus:
+            return await asyncio.to_thread(running.enter_context, Cyrus(**options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
 def pymap() -> Iterator[Pymap]:
     """One pymap with its demo data. Its mail is shared: a test that changes it starts its own ``with Pymap()``."""
     with Pymap() as server:
+        yield server
+
+
+# Every kind of server, by the name of the fixture that is one.
+_ANY_SERVER = ("dovecot", "dovecot_condstore", "dovecot_plain", "cyrus", "pymap")
+_OWN_SERVER: dict[str, Callable[[], Dovecot | Cyrus | Pymap]] = {"dovecot": Dovecot, "cyrus": Cyrus, "pymap": Pymap}
+
+
+@pytest.fixture(params=_ANY_SERVER)
+def any_server(request: pytest.FixtureRequest) -> MailServer:
+    """Each real server in turn, shared as above: what holds for one must hold for all."""
+    server: MailServer = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture(params=_OWN_SERVER)
+def own_server(request: pytest.FixtureRequest) -> Iterator[MailServer]:
+    """Each make of server in turn, for the test alone: to be restarted."""
+    with _OWN_SERVER[request.param]() as server:
         yield server

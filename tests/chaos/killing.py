@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import mailmill.sync.context
-from mailmill.store import accounts, messages, queue
+from mailmill.imap.connection import ImapConnection
+from mailmill.store import accounts, messages, queue, requests
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 
@@ -50,6 +51,7 @@ class Killer:
         """Wrap the doors. Once in a process."""
         self._wrap_transactions()
         self._wrap_blobs()
+        self._wrap_commands()
         for module, name, point in (
             (accounts, "ensure_account", "account"),
             (accounts, "set_state", "state"),
@@ -58,6 +60,13 @@ class Killer:
             (messages, "reset_mailbox", "generation"),
             (messages, "expunge_old_generation", "old_generation"),
             (messages, "park", "parked"),
+            (requests, "add", "request"),
+            (requests, "begin", "request_begun"),
+            (requests, "copied", "request_copied"),
+            (requests, "finish", "request_done"),
+            (requests, "fail", "request_failed"),
+            (requests, "defer", "request_deferred"),
+            (requests, "relocate", "request_relocated"),
             (queue, "heartbeat", "heartbeat"),
             (queue, "release", "retired"),
             (queue, "retire", "retired"),
@@ -111,6 +120,27 @@ class Killer:
             return refs
 
         BlobStore.put_batch = put_batch  # type: ignore[method-assign]
+
+    def _wrap_commands(self) -> None:
+        """When a command that changes mail is answered: the server has done it, and nobody here knows yet."""
+        for name, command in (
+            ("store_flags", "UID STORE"),
+            ("move", "UID MOVE"),
+            ("copy", "UID COPY"),
+            ("append", "APPEND"),
+            ("expunge", "UID EXPUNGE"),
+        ):
+            self._wrap_command(name, f"answered/{command}")
+
+    def _wrap_command(self, name: str, phase: str) -> None:
+        real = getattr(ImapConnection, name)
+
+        async def wrapper(*arguments: Any, **options: Any) -> Any:
+            reply = await real(*arguments, **options)
+            self.came_to(phase)
+            return reply
+
+        setattr(ImapConnection, name, wrapper)
 
 
 def _of_batch(batch: Any, outcome: Any) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import os
 import sys
 import traceback
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ import uvloop
 
 import mailmill.sync.account_sync
 from chaos.killing import Killer
+from harness.requesting import TENANT, add, ask_append, finished, place_of_content
 from harness.syncing import PROCESSORS, SyncedAccount, synced_account
 from mailmill.imap.connection import ConnectionSettings
 from mailmill.model import Credentials, Endpoint, Tls
 from mailmill.processing.registry import Processor
 from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.store.database import Database
+from mailmill.store.requests import NewRequest, RequestKind
 from mailmill.sync.context import SyncLimits
 
 _COUNT_RESULTS = (
@@ -84,7 +87,9 @@ async def serve(job: dict[str, Any]) -> None:
             if job["live"]:
                 killer.armed = True
                 say(ready=True)
-                await asyncio.to_thread(read_line)
+                while "ask" in (told := json.loads(await asyncio.to_thread(read_line) or b"{}")):
+                    await carry_out(account, told["ask"])
+                    say(asked=True)
                 await get_whole(account, worker)
             killer.armed = False
             stop.set()
@@ -97,6 +102,24 @@ async def get_whole(account: SyncedAccount, worker: Worker) -> None:
         while (await account.sync.sync_now()).errors:
             await asyncio.sleep(0)
     await worker.settle()
+
+
+async def carry_out(account: SyncedAccount, asked: list[dict[str, Any]]) -> None:
+    """Ask for changes, each under a key of its own, and wait until they are done."""
+    rows = []
+    for what in asked:
+        kind, number, target = what["kind"], what["number"], what.get("target")
+        content = f"Subject: mail {number}\r\nTo: me@example.org\r\n\r\n{number}\r\n".encode()
+        key = f"{number} {kind} {what.get('add')}"
+        if kind == "append":
+            rows.append(await ask_append(account, target, content, key=key))
+            continue
+        message_id, place = await place_of_content(account, content)
+        flags = frozenset(what.get("add", ()))
+        new = NewRequest(TENANT, account.account_id, RequestKind(kind), message_id, place, target, flags)
+        rows.append(await add(account, replace(new, idempotency_key=key)))
+    for row in rows:
+        await finished(account, row)
 
 
 def say(**what: Any) -> None:
@@ -126,7 +149,7 @@ def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     while line := read_line():
         job = json.loads(line)
-        if "finish" in job:
+        if "finish" in job or "ask" in job:
             continue  # meant for a child that was dead already
         child = os.fork()
         if not child:

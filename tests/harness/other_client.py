@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import imaplib
+import socket
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from harness import truth
+from servers.over_imap import expect_ok, quoted
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ class OtherClient:
         def run(client: imaplib.IMAP4) -> None:
             for raw in raws:
                 # imaplib writes None for "no date", its stubs want a string.
-                _expect_ok(client.append(_quoted(mailbox), f"({' '.join(flags)})", "", raw))
+                expect_ok(client.append(quoted(mailbox), f"({' '.join(flags)})", "", raw))
 
         await self._run(run)
 
@@ -43,29 +45,41 @@ class OtherClient:
         await self._uid(mailbox, "STORE", uids, action, f"({' '.join(flags)})")
 
     async def copy(self, source: str, uids: str, target: str) -> None:
-        await self._uid(source, "COPY", uids, _quoted(target))
+        await self._uid(source, "COPY", uids, quoted(target))
 
     async def move(self, source: str, uids: str, target: str) -> None:
-        await self._uid(source, "MOVE", uids, _quoted(target))
+        await self._uid(source, "MOVE", uids, quoted(target))
 
     async def expunge(self, mailbox: str, uids: str) -> None:
         def run(client: imaplib.IMAP4) -> None:
-            _expect_ok(client.select(_quoted(mailbox)))
-            _expect_ok(client.uid("STORE", uids, "+FLAGS", r"(\Deleted)"))
-            _expect_ok(client.expunge())
+            expect_ok(client.select(quoted(mailbox)))
+            expect_ok(client.uid("STORE", uids, "+FLAGS", r"(\Deleted)"))
+            expect_ok(client.expunge())
 
         await self._run(run)
 
     async def create(self, mailbox: str) -> None:
-        await self._run(lambda client: _expect_ok(client.create(_quoted(mailbox))))
+        await self._run(lambda client: expect_ok(client.create(quoted(mailbox))))
+
+    async def rename(self, mailbox: str, to: str) -> None:
+        await self._run(lambda client: expect_ok(client.rename(quoted(mailbox), quoted(to))))
 
     async def delete(self, mailbox: str) -> None:
         def run(client: imaplib.IMAP4) -> None:
             # A session whose own mailbox goes is cut.
-            _expect_ok(client.select("INBOX"))
-            _expect_ok(client.delete(_quoted(mailbox)))
+            expect_ok(client.select("INBOX"))
+            expect_ok(client.delete(quoted(mailbox)))
 
         await self._run(run)
+
+    async def uids(self, mailbox: str) -> list[int]:
+        """What is there, in order."""
+
+        def run(client: imaplib.IMAP4) -> list[int]:
+            expect_ok(client.select(quoted(mailbox)))
+            return [int(uid) for uid in (client.uid("SEARCH", "ALL")[1][0] or b"").split()]
+
+        return await self._run(run)
 
     async def truth(self) -> dict[str, dict[int, tuple[frozenset[str], bytes]]]:
         """All that the server holds: path → UID → flags and raw message."""
@@ -73,8 +87,8 @@ class OtherClient:
 
     async def _uid(self, mailbox: str, command: str, *arguments: str) -> None:
         def run(client: imaplib.IMAP4) -> None:
-            _expect_ok(client.select(_quoted(mailbox)))
-            _expect_ok(client.uid(command, *arguments))
+            expect_ok(client.select(quoted(mailbox)))
+            expect_ok(client.uid(command, *arguments))
 
         await self._run(run)
 
@@ -83,16 +97,7 @@ class OtherClient:
         return await asyncio.to_thread(work, self._client)
 
     def _open(self) -> None:
-        # imaplib's own list of commands is older than RFC 6851.
-        imaplib.Commands.setdefault("MOVE", ("SELECTED",))
         self._client = imaplib.IMAP4(*self._where, timeout=30)
+        # imaplib sends the end of a literal by itself: under Nagle's algorithm it waits 40 ms for the server's ACK.
+        self._client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client.login(*self._who)
-
-
-def _quoted(mailbox: str) -> str:
-    return '"' + mailbox.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _expect_ok(answer: tuple[str, Any]) -> None:
-    if answer[0] != "OK":
-        raise RuntimeError(f"the server refused: {answer}")

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,14 @@ class Finished:
 
 
 async def mailmill(
-    config: Path, *arguments: str, environ: Mapping[str, str] | None = None, timeout_seconds: float = 60.0
+    config: Path,
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    inside: Sequence[str] = (),
+    timeout_seconds: float = 60.0,
 ) -> Finished:
-    """Run ``mailmill --config CONFIG …`` to its end."""
-    process = await _start(config, *arguments, environ=environ)
+    """Run ``mailmill --config CONFIG …`` to its end; ``inside``: through this command (`small_disk`)."""
+    process = await _start(config, *arguments, environ=environ, inside=inside)
     try:
         async with asyncio.timeout(timeout_seconds):
             out, err = await process.communicate()
@@ -128,8 +132,11 @@ async def _collect(process: asyncio.subprocess.Process, errors: list[str]) -> No
         errors.append(line.decode(errors="replace"))
 
 
-async def _start(config: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
+async def _start(
+    config: Path, *arguments: str, environ: Mapping[str, str] | None = None, inside: Sequence[str] = ()
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
+        *inside,
         sys.executable,
         "-m",
         "mailmill",

@@ -25,6 +25,7 @@ from mailmill.sync.account_sync import AccountSettings, AccountSync
 from mailmill.sync.context import SyncContext, SyncLimits
 from mailmill.sync.holdings import Holdings
 from mailmill.sync.report import PassReport
+from mailmill.sync.watch import WatchSettings
 
 PROCESSORS = (("threat", 1), ("summary", 1))
 
@@ -110,6 +111,8 @@ async def synced_account(
     limits: SyncLimits | None = None,
     pool_size: int = 3,
     poll_interval_seconds: float = 300.0,
+    sweep_interval_seconds: float = 60.0,
+    watch: WatchSettings | None = None,
     connection: ConnectionSettings | None = None,
     mailboxes: Sequence[str] = ("*",),
     running: bool = True,
@@ -148,7 +151,13 @@ async def synced_account(
         )
         sync = AccountSync(
             context,
-            AccountSettings(mailboxes, PoolSettings(size=pool_size), poll_interval_seconds),
+            AccountSettings(
+                mailboxes,
+                PoolSettings(size=pool_size),
+                poll_interval_seconds,
+                sweep_interval_seconds,
+                watch or WatchSettings(),
+            ),
             connect=connect,
             provider=GENERIC,
             state=row.state,

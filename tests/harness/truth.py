@@ -14,25 +14,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from servers.over_imap import listed, quoted
+
 # Path → UID → flags and raw message.
 Truth = Mapping[str, Mapping[int, tuple[frozenset[str], bytes]]]
 
-_LISTED = re.compile(rb'\((?P<attributes>[^)]*)\) (?:"[^"]*"|NIL) "?(?P<name>[^"]*)"?$')
 _FETCHED = re.compile(rb"UID (\d+)")
 _FLAGS = re.compile(rb"FLAGS \(([^)]*)\)")
 
 
 def on_server(client: imaplib.IMAP4) -> dict[str, dict[int, tuple[frozenset[str], bytes]]]:
-    """All that a logged-in ``client`` sees. Mailbox names must be ASCII. Blocks."""
+    """All that a logged-in ``client`` sees. Blocks."""
     found = {}
-    for line in client.list()[1]:
-        listed = _LISTED.search(line) if isinstance(line, bytes) else None
-        assert listed is not None, line
-        if rb"\noselect" not in listed["attributes"].lower():
-            name = listed["name"].decode()
-            kind, answer = client.select(f'"{name}"', readonly=True)
-            assert kind == "OK", answer
-            found[name] = _messages(client) if int(answer[0] or 0) else {}
+    for name in listed(client):
+        kind, answer = client.select(quoted(name), readonly=True)
+        assert kind == "OK", answer
+        found[name] = _messages(client) if int(answer[0] or 0) else {}
     return found
 
 

@@ -32,6 +32,9 @@ class FakeConnection:
     def __post_init__(self) -> None:
         self.last_proven_at = asyncio.get_running_loop().time()
 
+    def forget_selected(self) -> None:
+        self.selected = None
+
     async def noop(self) -> None:
         self.noops += 1
         if self.noop_waits_for is not None:

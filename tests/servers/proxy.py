@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and a server of ours: counts round trips, and delays, stalls or cuts.
+"""A TCP proxy between a client and a server of ours: counts round trips, and delays, drips, stalls, cuts or half-opens.
 
 ::
 
@@ -8,6 +8,9 @@
         before = proxy.round_trips
         ... one pass ...
         assert proxy.round_trips - before == 1
+
+Harm is done to what is connected (`cut`, `cut_soon`, `lose_server`, `lose_client`), to whatever flows until it is
+undone (`delay_seconds`, `drip_bytes`, `stall`), or to who connects (`refusing`).
 """
 
 from __future__ import annotations
@@ -31,11 +34,24 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     client_spoke_last: bool = False
+    lost: asyncio.StreamWriter | None = None
+    client_left: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
+    @property
+    def is_whole(self) -> bool:
+        return not (self.client_left or self.client.transport.is_closing() or self.server.transport.is_closing())
+
     def abort(self) -> None:
+        self.over.set()
         self.client.transport.abort()
         self.server.transport.abort()
+
+    def lose(self, side: asyncio.StreamWriter) -> None:
+        """One side is gone; the other is not told, and what it says goes nowhere."""
+        self.lost = side
+        side.transport.abort()
 
 
 class Proxy:
@@ -43,20 +59,28 @@ class Proxy:
 
     ``round_trips`` counts how often a client spoke after the server had had its say (or for the first time), over all
     connections: commands written together are one, the server's greeting is none. ``bytes_up`` and ``bytes_down`` count
-    what was forwarded to the server and to the client. ``connections`` counts all, ``open_connections`` those alive.
+    what was forwarded to the server and to the client. ``connections`` counts all, ``open_connections`` those alive,
+    ``hung_up`` those whose client went away, by itself or not.
+
+    ``delay_seconds`` is added each way. ``drip_bytes`` is how much is written to a client at a time, each piece on a
+    turn of the loop of its own, so that it arrives in pieces. ``refusing`` hangs up on who connects.
+    ``cut_after_bytes_down`` cuts every connection that would get more than that, counted over all.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.host = LOOPBACK
         self.port = 0
         self.delay_seconds = 0.0
+        self.drip_bytes: int | None = None
         self.refusing = False
         self.cut_after_bytes_down: int | None = None
         self.connections = 0
+        self.hung_up = 0
         self.round_trips = 0
         self.bytes_up = 0
         self.bytes_down = 0
         self._target = (host, port)
+        self._cut_at: int | None = None
         self._links: set[_Link] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -83,6 +107,11 @@ class Proxy:
     def open_connections(self) -> int:
         return len(self._links)
 
+    @property
+    def whole_connections(self) -> int:
+        """Those alive on both of their sides."""
+        return sum(link.is_whole for link in self._links)
+
     # -- harm ---------------------------------------------------------------------------------------------------------
 
     def stall(self) -> None:
@@ -96,6 +125,20 @@ class Proxy:
         """Drop all connections, both sides."""
         for link in list(self._links):
             link.abort()
+
+    def cut_soon(self, bytes_down: int) -> None:
+        """Once, after so many more bytes to clients: drop the connection that gets them, amid a response."""
+        self._cut_at = self.bytes_down + bytes_down
+
+    def lose_server(self) -> None:
+        """Half-open: the server has hung up, and clients never hear of it. What they write is swallowed."""
+        for link in list(self._links):
+            link.lose(link.server)
+
+    def lose_client(self) -> None:
+        """Half-open the other way: clients see a reset, the server goes on as if they were there."""
+        for link in list(self._links):
+            link.lose(link.client)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the proxy can see: ``await proxy.until(lambda: proxy.open_connections == 0)``."""
@@ -150,6 +193,10 @@ class Proxy:
                 link.client_spoke_last = True
                 self.round_trips += 1
                 self._changed.set()
+            if up and not data:
+                link.client_left = True
+                self.hung_up += 1
+                self._changed.set()
             await queue.put((loop.time() + self.delay_seconds, data))
 
     async def _write(
@@ -161,28 +208,53 @@ class Proxy:
             if (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
             await self._flowing.wait()
+            if link.lost is not None:
+                if data:
+                    continue
+                # A half-open link lasts until the side that is still there hangs up.
+                if link.lost is (link.client if up else link.server):
+                    await link.over.wait()
+                link.abort()
+                return
             if not data:
                 if writer.can_write_eof() and not writer.transport.is_closing():
                     writer.write_eof()
                 return
-            last = False
-            if up:
-                self.bytes_up += len(data)
-            else:
-                if self.cut_after_bytes_down is not None:
-                    left = self.cut_after_bytes_down - self.bytes_down
-                    last = len(data) >= left
-                    data = data[: max(0, left)]
-                self.bytes_down += len(data)
-                link.client_spoke_last = False
-            self._changed.set()
-            writer.write(data)
             try:
-                await writer.drain()
+                if up:
+                    await self._forward_up(writer, data)
+                elif not await self._forward_down(writer, data, link):
+                    return
             except ConnectionError:
-                link.abort()
-                return
+                if link.lost is None:
+                    link.abort()
+                    return
+
+    async def _forward_up(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        self.bytes_up += len(data)
+        self._changed.set()
+        writer.write(data)
+        await writer.drain()
+
+    async def _forward_down(self, writer: asyncio.StreamWriter, data: bytes, link: _Link) -> bool:
+        """False where the connection was cut on the way."""
+        link.client_spoke_last = False
+        while data:
+            piece = data[: self.drip_bytes] if self.drip_bytes else data
+            data = data[len(piece) :]
+            ends = [end for end in (self.cut_after_bytes_down, self._cut_at) if end is not None]
+            left = min(ends, default=self.bytes_down + len(piece) + 1) - self.bytes_down
+            last = len(piece) >= left
+            piece = piece[: max(0, left)]
+            self.bytes_down += len(piece)
+            self._changed.set()
+            writer.write(piece)
+            await writer.drain()
             if last:
+                self._cut_at = None
                 writer.close()  # what was forwarded so far still arrives
                 link.server.transport.abort()
-                return
+                return False
+            if self.drip_bytes:
+                await asyncio.sleep(0)
+        return True
