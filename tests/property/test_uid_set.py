@@ -100,6 +100,15 @@ def test_ranges_are_disjoint_sorted_and_never_touch(members: set[int]) -> None:
     assert all(first[1] + 1 < second[0] for first, second in pairwise(ranges))
 
 
+@given(uids)
+def test_the_stretch_at_a_uid_is_the_whole_range_around_it(members: set[int]) -> None:
+    uid_set = UidSet(members)
+    for uid in range(62):
+        stretch = uid_set.stretch_at(uid)
+        assert (uid in stretch) == (uid in members)
+        assert not stretch or (stretch[0], stretch[-1]) in uid_set.ranges
+
+
 @given(uids, st.integers(0, 70))
 def test_newest_takes_from_the_top(members: set[int], count: int) -> None:
     assert set(UidSet(members).newest(count)) == set(sorted(members)[max(0, len(members) - count) :])
