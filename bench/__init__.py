@@ -15,7 +15,10 @@ Files::
     corpus.py      mail, pseudo-random and reproducible          stage.py       what a row is given to work with
     processes.py   programs: wall time, CPU, memory              service.py     a running ``mailmill run`` and its API
     receiver.py    webhooks received, with the moment            bare_imap.py   watching and appending, without mailmill
-    peers.py       aioimaplib and mbsync                         machine.py     where it was measured
+    observed.py    what an observer in the service tells         distance.py    a server that is far away
+    roomy.py       mailboxes of a hundred thousand               companions.py  programs of ours beside what is measured
+    light_imap.py  a server for a thousand idle accounts         counting_proxy.py  round trips of a thousand
+    peers.py       aioimaplib, imapclient, imapflow, mbsync      machine.py     where it was measured
     rows/          one module for each row of the table          sides/         programs timed in their own process
 """
 

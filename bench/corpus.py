@@ -19,6 +19,7 @@ _LARGEST_BYTES = 6_000_000
 _SPREAD = math.sqrt(2 * math.log(MEAN_BYTES / _MEDIAN_BYTES))
 _FIRST_DATE = 1_735_700_000
 _POOL_BYTES = 6_500_000
+_SMALL_DATE = email.utils.formatdate(_FIRST_DATE)
 
 _TEXT = (
     "account agenda answer attached balance before board budget call change client code contract customer date "
@@ -44,6 +45,28 @@ def messages(count: int, *, seed: int = 1, mean_bytes: int = MEAN_BYTES) -> Iter
 def one(number: int, *, seed: int = 2, size_bytes: int = 12_000) -> bytes:
     """A single message of about ``size_bytes``, below 100 kB; its Message-ID is `message_id` of the same numbers."""
     return _message(number, size_bytes, random.Random(f"mailmill {seed} {number}"), seed, b"")
+
+
+def small(number: int, *, seed: int = 3) -> bytes:
+    """A message of 1 to 3 kB, made in microseconds: for mailboxes of a hundred thousand."""
+    rng = random.Random(seed * 1_000_003 + number)
+    sender, recipient = _PEOPLE[number % len(_PEOPLE)], _PEOPLE[(number + 1) % len(_PEOPLE)]
+    host = _HOSTS[number % len(_HOSTS)]
+    words = rng.choices(_WORDS, k=rng.randrange(120, 400))
+    lines = [" ".join(words[i : i + 10]) for i in range(0, len(words), 10)]
+    head = (
+        f"Received: from mx.{host} (mx.{host} [192.0.2.7]) by mx.example.org with ESMTPS id {rng.getrandbits(60):x};",
+        f"\t{_SMALL_DATE}",
+        f"From: {sender} <{_local(sender)}@{host}>",
+        f"To: {recipient} <{_local(recipient)}@example.org>",
+        f"Subject: {' '.join(words[:5])} {number}",
+        f"Date: {_SMALL_DATE}",
+        f"Message-ID: {message_id(number, seed)}",
+        "MIME-Version: 1.0",
+        "Content-Type: text/plain; charset=utf-8",
+        "",
+    )
+    return "\r\n".join((*head, *lines, "")).encode()
 
 
 def message_id(number: int, seed: int) -> str:

@@ -24,6 +24,7 @@ def describe() -> dict[str, str]:
         "sqlite": sqlite3.sqlite_version,
         "dovecot": _said(["dovecot", "--version"]),
         "mbsync": _said(["mbsync", "--version"]),
+        "node": _said(["node", "--version"]),
         "mailmill": f"{_version('mailmill')} ({_commit()})",
         "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
     }

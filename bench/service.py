@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench import processes
+from bench import REPOSITORY, processes
 from bench.processes import BenchError, Programs
 
 SECRET = "whsec_" + "YmVuY2htYXJrIHNlY3JldCBvZiAzMiBieXRlcyAuLi4="
@@ -84,22 +84,33 @@ class Service:
         self._log = log
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
+    def another(self) -> Service:
+        """The same service on an HTTP connection of its own."""
+        return Service(self._process, self._port, self._token, self._log)
+
     async def get(self, path: str) -> Any:
-        return await self._ask("GET", path, b"")
+        return json.loads(await self._ask("GET", path, b""))
+
+    async def text(self, path: str) -> str:
+        return (await self._ask("GET", path, b"")).decode()
 
     async def post(self, path: str, body: object) -> Any:
-        return await self._ask("POST", path, json.dumps(body).encode())
+        return json.loads(await self._ask("POST", path, json.dumps(body).encode()))
 
     async def until(self, what: str, ready: Callable[[Any], bool], path: str, timeout_seconds: float = 120) -> Any:
         """Ask ``path`` until the answer is ``ready``. Raises BenchError, with the log's end, where it never is."""
         deadline = time.monotonic() + timeout_seconds
-        while not ready(answer := await self.get(path)):
-            if time.monotonic() > deadline:
-                raise BenchError(f"the service never came to {what}: {answer}\n{self.log_end()}")
-            await asyncio.sleep(0.05)
-        return answer
+        while True:
+            asked = time.monotonic()
+            if ready(answer := await self.get(path)):
+                return answer
+            now = time.monotonic()
+            if now > deadline:
+                raise BenchError(f"the service never came to {what}: {str(answer)[:2000]}\n{self.log_end()}")
+            # A long answer (a thousand accounts) is work for the service, which has other things to do.
+            await asyncio.sleep(max(0.05, 9 * (now - asked)))
 
-    async def at_rest(self) -> None:
+    async def at_rest(self, timeout_seconds: float = 120) -> None:
         """All accounts connected, first syncs over, nothing queued and nothing to deliver."""
 
         def connected(answer: Any) -> bool:
@@ -109,11 +120,11 @@ class Service:
             queue, deliveries = answer["queue"], answer["deliveries"]
             return not (queue["pending"] or queue["processing"] or deliveries["pending"] or deliveries["sending"])
 
-        await self.until("rest", connected, "/v1/accounts")
+        await self.until("rest", connected, "/v1/accounts", timeout_seconds)
         await self.post("/v1/sync", {"process": False})
         # Figures are shared by all who ask within half a second: look at fresh ones.
         await asyncio.sleep(FIGURES_SECONDS)
-        await self.until("rest", idle, "/v1/status")
+        await self.until("rest", idle, "/v1/status", timeout_seconds)
 
     def memory_bytes(self, field: str = "VmRSS") -> int:
         """Of the service and all its child processes."""
@@ -126,10 +137,10 @@ class Service:
     def log_end(self) -> str:
         return self._log.read_text(errors="replace")[-1500:]
 
-    async def _ask(self, method: str, path: str, body: bytes) -> Any:
+    async def _ask(self, method: str, path: str, body: bytes) -> bytes:
         """On one connection that stays open: what is timed is the answer, not the handshake."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=2**20)
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=2**24)
         reader, writer = self._streams
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {self._token}\r\n"
@@ -142,7 +153,7 @@ class Service:
             content = await reader.readexactly(length)
         if not answer.startswith("http/1.1 200"):
             raise BenchError(f"{method} {path}: {answer.splitlines()[0]} {content.decode(errors='replace')[:500]}")
-        return json.loads(content)
+        return content
 
     def disconnect(self) -> None:
         if self._streams is not None:
@@ -150,17 +161,25 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def running(programs: Programs, name: str, folder: Path, config: Path) -> AsyncIterator[Service]:
-    """``mailmill run`` for the length of the block; it has answered once when the block begins."""
+async def running(
+    programs: Programs, name: str, folder: Path, config: Path, *, observer_port: int | None = None
+) -> AsyncIterator[Service]:
+    """``mailmill run`` for the length of the block; it has answered once when the block begins.
+
+    With ``observer_port`` an observer runs within it (``bench.observed``).
+    """
+    command = programs.mailmill(config, "run", "--json")
+    if observer_port is not None:
+        command = programs.side("watched_service", config, observer_port)
     log = folder / "service.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            programs.mailmill(config, "run", "--json"),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             env=processes.clean_environment(),
-            cwd=folder,
+            cwd=REPOSITORY,
         )
     profiler = None
     service = None

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from bench import corpus
 from bench.processes import Programs
+from bench.roomy import Roomy
 from servers.dovecot import Dovecot
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ class Stage:
         self._stack = contextlib.ExitStack()
         self._dovecot: Dovecot | None = None
         self._bulk: BulkMailbox | None = None
+        self._roomy: Roomy | None = None
+        self._many: set[int] = set()
 
     def __enter__(self) -> Stage:
         return self
@@ -63,6 +66,25 @@ class Stage:
         if self._dovecot is None:
             self._dovecot = self._stack.enter_context(Dovecot())
         return self._dovecot
+
+    @property
+    def roomy(self) -> Roomy:
+        """Where mailboxes of very many messages are; see `many`."""
+        if self._roomy is None:
+            self._roomy = self._stack.enter_context(Roomy())
+        return self._roomy
+
+    async def many(self, count: int, *, seed: int) -> str:
+        """The user of `roomy` whose INBOX has ``count`` small messages, made once in a run."""
+        user = self.many_user(count)
+        if count not in self._many:
+            await asyncio.to_thread(self.roomy.fill, user, count, seed=seed)
+            self._many.add(count)
+        return user
+
+    @staticmethod
+    def many_user(count: int) -> str:
+        return f"many{count}"
 
     async def bulk(self) -> BulkMailbox:
         """5,000 messages, 239 MB (fewer in a quick run), delivered once and read by every row that wants them."""

@@ -1,4 +1,4 @@
-"""Fetching 5,000 messages with bodies, client only: against a bare socket (the limit) and aioimaplib.
+"""Fetching 5,000 messages with bodies, client only: against a bare socket (the limit), aioimaplib and imapflow (node).
 
 Each side is a fresh process that connects, logs in and selects, and only then starts its clock and asks for
 ``UID FETCH 1:5000 (UID BODY.PEEK[])``; CPU time is that of the same span. Bodies are counted and dropped.
@@ -29,12 +29,18 @@ async def measure(stage: Stage) -> Result:
         "mailmill": stage.programs.side("fetch_mailmill", *where),
     }
     notes = []
+    sides = REPOSITORY / "bench" / "sides"
+    arguments = [str(each) for each in where]
     try:
-        script = REPOSITORY / "bench" / "sides" / "fetch_aioimaplib.py"
-        arguments = [str(each) for each in (*where, _AIOIMAPLIB_BATCH)]
-        commands["aioimaplib"] = [str(await peers.python()), str(script), *arguments]
+        script = str(sides / "fetch_aioimaplib.py")
+        commands["aioimaplib"] = [str(await peers.python()), script, *arguments, str(_AIOIMAPLIB_BATCH)]
     except BenchError as error:
         notes.append(f"aioimaplib was not measured: {error}")
+    try:
+        node, folder = await peers.imapflow()
+        commands["imapflow"] = [str(node), str(sides / "fetch_imapflow.mjs"), str(folder), *arguments]
+    except BenchError as error:
+        notes.append(f"imapflow was not measured: {error}")
 
     def side(name: str) -> Callable[[], Awaitable[dict[str, Any]]]:
         async def run() -> dict[str, Any]:
@@ -56,8 +62,9 @@ async def measure(stage: Stage) -> Result:
 
     lines = []
     for name, title, goal in (
-        ("socket", "fetch against a bare socket", Goal("at least", 0.6, "×")),
-        ("aioimaplib", "fetch against aioimaplib", Goal("at least", 3.0, "×")),
+        ("socket", "fetch against a bare socket", Goal("at least", 0.9, "×")),
+        ("aioimaplib", "fetch against aioimaplib", Goal("at least", 5, "×")),
+        ("imapflow", "fetch against imapflow", Goal("at least", 2, "×")),
     ):
         peer = rates(name) if name in measured else None
         ratio = paired(rates("mailmill"), peer) if peer else None

@@ -84,10 +84,10 @@ async def measure(stage: Stage) -> Result:
         return Samples.of([value(each) for each in measured[name]], unit)
 
     ours = rates("mailmill")
-    lines = [Line("first sync", ours, Goal("at least", 2500, "messages/s"))]
+    lines = [Line("first sync", ours)]
     if "mbsync" in measured:
         theirs = rates("mbsync")
-        lines.append(Line("  against mbsync", ours, Goal("at least", 0.5, "×"), "mbsync", theirs, paired(ours, theirs)))
+        lines.append(Line("  against mbsync", ours, Goal("at least", 1.5, "×"), "mbsync", theirs, paired(ours, theirs)))
     for title, unit, value in (
         ("wall time", "s", lambda each: each.wall_seconds),
         ("CPU time", "s", lambda each: each.cpu_seconds),
