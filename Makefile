@@ -10,10 +10,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 TESTS ?=
+WORKERS ?= 4
 UPGRADE ?=
+TARGET ?=
+SECONDS ?= 60
 export PYTHON ?=
 
-.PHONY: help demo run test check format bench requirements clean
+.PHONY: help demo run test check format bench fuzz requirements clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -24,9 +27,10 @@ demo: $(VENV)/.demo ## see mail being processed, with no account of your own (AR
 run: $(VENV)/.demo ## start the service with your configuration (ARGS="--config FILE")
 	@exec $(BIN)/mailmill run $(ARGS)
 
-test: $(VENV)/.test ## run the tests, on real servers (TESTS="tests/unit -k pool" for some of them)
+test: $(VENV)/.test ## run the tests, on real servers (TESTS="tests/unit -k pool" for some, WORKERS=0 for one after the other)
 	@tools/debian-packages.sh dovecot-imapd chromium
-	@$(BIN)/python -m pytest $(TESTS)
+	@tools/cyrus.sh
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 check: $(VENV)/.test ## lint, types and layering
 	@$(BIN)/ruff check src tests bench
@@ -39,14 +43,17 @@ format: $(VENV)/.test ## format the code
 	@$(BIN)/ruff format src tests bench
 
 bench: $(VENV)/.test ## measure against the peers and print the tables
-	@tools/debian-packages.sh dovecot-imapd isync
+	@tools/debian-packages.sh dovecot-imapd isync nodejs npm
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
+fuzz: $(VENV)/.fuzz ## feed garbage to the parsers (SECONDS=600 for each, TARGET=wire or message_parser, ARGS=--merge)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(TARGET) --seconds $(SECONDS) $(ARGS)
 
 requirements: $(VENV)/.uv ## regenerate requirements/*.txt from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@tools/requirements.sh $(BIN)/uv $(UPGRADE)
 
 clean: ## remove everything that make made
-	@rm -rf $(VENV) build dist src/*.egg-info bench/.cache .ruff_cache .mypy_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .cache build dist src/*.egg-info bench/.cache .ruff_cache .mypy_cache .pytest_cache .hypothesis
 	@find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- the virtual environment ------------------------------------------------------------------------------------------

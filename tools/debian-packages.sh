@@ -11,6 +11,8 @@ program_of() {
     dovecot-imapd) echo "dovecot" ;;
     chromium) echo "chromium" ;;
     isync) echo "mbsync" ;;
+    nodejs) echo "node" ;;
+    npm) echo "npm" ;;
     *) echo "" ;;
   esac
 }

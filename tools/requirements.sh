@@ -15,5 +15,6 @@ compile() {
 # The larger set first: what both name has one version.
 compile test.txt pyproject.toml --extra test "$@"
 compile demo.txt pyproject.toml --extra demo --constraint requirements/test.txt "$@"
+compile fuzz.txt pyproject.toml --extra fuzz --constraint requirements/test.txt "$@"
 echo "setuptools>=77" | compile build.txt - "$@"
 echo "uv" | compile uv.txt - "$@"

@@ -30,6 +30,8 @@ def _account(name: str, email: str, state: str, **more: Any) -> JsonObject:
         "secondsSinceLastRoundTrip": 12.0,
         "connections": 1,
         "push": "idle",
+        "pushedMailbox": "INBOX",
+        "sweepSeconds": 60.0,
         "progress": None,
         **more,
     }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness import small_disk
 from harness.service import Finished, mailmill
 from servers.dovecot import Dovecot
 from servers.ports import free_ports
@@ -129,11 +128,7 @@ async def test_the_master_key(dovecot: Dovecot, mail_user: str, configure: Calla
     assert [row["subject"] for row in listing["messages"]] == ["kept"]
 
 
-def _may_mount() -> bool:
-    return os.geteuid() == 0 and shutil.which("unshare") is not None
-
-
-@pytest.mark.skipif(not _may_mount(), reason="a full disk is made with a small tmpfs, which only root may mount")
+@pytest.mark.skipif(not small_disk.possible(), reason="this machine gives its users no namespaces to mount a disk in")
 async def test_a_full_disk(dovecot: Dovecot, mail_user: str, configure: Callable[..., Path], tmp_path: Path) -> None:
     """The data folder is a tmpfs too small for the mail; with more room the same command finishes the work."""
     raws = [f"Subject: {number}\r\n\r\n".encode() + os.urandom(20_000).hex().encode() for number in range(60)]
@@ -141,22 +136,14 @@ async def test_a_full_disk(dovecot: Dovecot, mail_user: str, configure: Callable
     config = configure(f'host = "127.0.0.1", port = {dovecot.port}, tls = "none"', user=mail_user)
     data = tmp_path / "data"
     data.mkdir()
-    await _run("mount", "-t", "tmpfs", "-o", "size=1500k", "mailmill-test", str(data))
-    try:
-        result = await mailmill(config, "sync", "--json")
+    async with small_disk.small_disk(data, "1500k") as disk:
+        result = await mailmill(config, "sync", "--json", inside=disk.inside)
         assert result.code == 5, result.out + result.err
         text = result.out + result.err
         assert "storageFull" in text
         assert "Traceback" not in text
-        await _run("mount", "-o", "remount,size=64m", str(data))
-        again = await mailmill(config, "sync", "--json")
+        await disk.resize("64m")
+        again = await mailmill(config, "sync", "--json", inside=disk.inside)
         assert again.code == 0, again.out + again.err
-        status = (await mailmill(config, "status", "--json")).json()
+        status = (await mailmill(config, "status", "--json", inside=disk.inside)).json()
         assert status["messages"] == 60
-    finally:
-        await _run("umount", str(data))
-
-
-async def _run(*command: str) -> None:
-    process = await asyncio.create_subprocess_exec(*command)
-    assert await process.wait() == 0, command

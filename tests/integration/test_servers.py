@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -10,6 +11,9 @@ import pytest
 import uvloop
 from blockbuster import BlockingError
 
+from mailmill.imap.connection import ConnectionSettings, ImapConnection
+from mailmill.model import Tls
+from servers.cyrus import Cyrus
 from servers.dovecot import Dovecot
 from servers.proxy import Proxy
 from servers.pymap import Pymap
@@ -78,6 +82,53 @@ async def test_dovecot_restarts_on_its_ports_with_its_mail(start_dovecot: Callab
     assert await server.status("alice", "INBOX") == 1
 
 
+async def test_cyrus_does_what_another_client_asks(cyrus: Cyrus) -> None:
+    user = cyrus.new_user()
+    await cyrus.add_message(user, "INBOX", RAW, [r"\Seen"])
+    assert await cyrus.append(user, "INBOX", RAW, [r"\Flagged"]) == 2
+    await cyrus.append(user, "INBOX", RAW)
+    await cyrus.set_flags(user, "INBOX", "uid 1", ["work"])
+    await cyrus.set_flags(user, "INBOX", "uid 2", [r"\Flagged"], action="remove")
+    assert await cyrus.flags(user, "INBOX") == {1: {r"\Seen", "work"}, 2: frozenset(), 3: frozenset()}
+    await cyrus.add_message(user, "Projekte/Größe & Maß", RAW)
+    await cyrus.rename_mailbox(user, "Projekte/Größe & Maß", "Neu")
+    await cyrus.copy(user, "INBOX", "Neu", "uid 1")
+    await cyrus.move(user, "INBOX", "Archive", "uid 2")
+    await cyrus.expunge(user, "INBOX", "uid 3")
+    assert [await cyrus.status(user, path) for path in ("INBOX", "Neu", "Archive")] == [1, 2, 1]
+    assert set(await cyrus.mailboxes(user)) == {"INBOX", "Sent", "Junk", "Archive", "Projekte", "Neu"}
+    before = await cyrus.status(user, "Neu", "uidvalidity")
+    await cyrus.delete_mailbox(user, "Neu")
+    await cyrus.create_mailbox(user, "Neu")
+    assert await cyrus.status(user, "Neu", "uidvalidity") != before
+
+
+async def test_cyrus_tells_an_idling_client_and_restarts_with_its_mail(
+    start_cyrus: Callable[..., Awaitable[Cyrus]],
+) -> None:
+    server = await start_cyrus()
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        await reader.readline()
+        writer.write(b"a LOGIN bob x\r\nb SELECT INBOX\r\nc IDLE\r\n")
+        await reader.readuntil(b"+ idling")
+        await server.append("bob", "INBOX", RAW)
+        await reader.readuntil(b"* 1 EXISTS")
+        writer.close()
+    port = server.port
+    await server.restart()
+    assert server.port == port
+    assert await server.status("bob", "INBOX") == 1
+
+
+@pytest.mark.parametrize("tls", list(Tls))
+async def test_cyrus_in_the_clear_and_under_tls(cyrus: Cyrus, tls: Tls) -> None:
+    connection = await ImapConnection.open(cyrus.endpoint(tls), ConnectionSettings())
+    await connection.authenticate(cyrus.credentials(cyrus.new_user()))
+    assert connection.features.qresync
+    await connection.logout()
+
+
 async def test_pymap_greets(pymap: Pymap) -> None:
     assert b"OK" in await read_line(pymap.port)
 
@@ -139,4 +190,69 @@ async def test_the_proxy_cuts_at_a_byte(pymap: Pymap) -> None:
         proxy.cut_after_bytes_down = 4
         reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
         assert await reader.read(-1) == b"* OK"
+        writer.close()
+
+
+async def test_the_proxy_cuts_in_the_middle_and_only_once(pymap: Pymap) -> None:
+    async with Proxy(pymap.host, pymap.port) as proxy, asyncio.timeout(10):
+        proxy.cut_soon(4)
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+        assert await reader.read(-1) == b"* OK"
+        writer.close()
+        assert (await read_line(proxy.port)).startswith(b"* OK")
+
+
+async def test_the_proxy_drips(pymap: Pymap) -> None:
+    async with Proxy(pymap.host, pymap.port) as proxy, asyncio.timeout(10):
+        whole = await read_line(proxy.port)
+        proxy.drip_bytes = 1
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+        pieces = [await reader.read(1000)]
+        while not pieces[-1].endswith(b"\n"):
+            pieces.append(await reader.read(1000))
+        assert b"".join(pieces) == whole
+        assert len(pieces) > 1
+        writer.close()
+
+
+async def test_the_proxy_loses_the_server(pymap: Pymap) -> None:
+    """The client is not told, is not answered, and can hang up."""
+    async with Proxy(pymap.host, pymap.port) as proxy, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+        await reader.readline()
+        proxy.lose_server()
+        writer.write(b"a NOOP\r\n")
+        answer = asyncio.create_task(reader.read(-1))
+        assert await read_line(proxy.port), "others are served"
+        await proxy.until(lambda: proxy.open_connections == 1)
+        assert not answer.done()
+        writer.close()
+        await proxy.until(lambda: proxy.open_connections == 0)
+        assert await answer == b""
+
+
+async def test_the_proxy_loses_the_client() -> None:
+    """The server is not told, and goes on until it hangs up."""
+    heard = asyncio.Event()
+    hang_up = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set()
+        await hang_up.wait()
+        assert not reader.at_eof()
+        writer.close()
+
+    async with (
+        asyncio.timeout(10),
+        await asyncio.start_server(serve, "127.0.0.1", 0) as server,
+        Proxy("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy,
+    ):
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+        await heard.wait()
+        proxy.lose_client()
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read(-1) == b""
+        assert proxy.open_connections == 1
+        hang_up.set()
+        await proxy.until(lambda: proxy.open_connections == 0)
         writer.close()

@@ -80,6 +80,8 @@ def account(name: str, **changes: Any) -> JsonObject:
         "secondsSinceLastRoundTrip": 2.5,
         "connections": 1,
         "push": "idle",
+        "pushedMailbox": "INBOX",
+        "sweepSeconds": 60.0,
         "progress": None,
         **changes,
     }

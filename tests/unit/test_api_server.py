@@ -102,6 +102,28 @@ async def test_a_client_that_hangs_up_ends_its_long_poll(app: FastAPI, fake: Fak
         await fake.events_cancelled.wait()
 
 
+async def test_a_client_that_hangs_up_ends_its_look_at_the_servers(app: FastAPI, fake: FakeUseCases) -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def look(*_arguments: object, **_options: object) -> dict[str, object]:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return {}
+
+    fake.verify = look  # type: ignore[method-assign]
+    async with listening(app, ListenSettings(port=0)) as server:
+        async with httpx2.AsyncClient(headers=BEARER, timeout=60) as client:
+            asking = asyncio.create_task(client.post(f"http://127.0.0.1:{server.port}/v1/verify", json={}))
+            await started.wait()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        async with asyncio.timeout(30):
+            await cancelled.wait()
+
+
 async def test_signals_stay_the_supervisors(app: FastAPI) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     async with listening(app, ListenSettings(port=0)):

@@ -22,6 +22,7 @@ from mailmill.app import figures, one_pass, supervisor, wiring
 from mailmill.app.supervisor import Application, open_application, run_service
 from mailmill.app.use_cases import UseCases
 from mailmill.errors import AuthenticationError, ConfigurationError, StoreError
+from mailmill.imap.host_budget import HostBudgets
 from mailmill.model import AccountState
 from mailmill.settings import Settings, load_settings
 from mailmill.store import accounts, queue, queue_view
@@ -168,10 +169,13 @@ async def test_a_password_that_could_not_be_had_is_asked_for_at_each_connect(
         async def authenticate(self, credentials: Any) -> None:
             used.append(credentials.password)
 
+        def when_closed(self, callback: Any) -> None:
+            pass
+
     monkeypatch.setattr(wiring, "ImapConnection", Connection)
     environ: dict[str, str] = {}
     [configured] = await wiring.configured_accounts(settings, environ)
-    connect = wiring.connector(configured, tmp_path, environ)
+    connect = wiring.connector(configured, tmp_path, HostBudgets(), environ)
     errors = []
     for _ in range(2):
         with pytest.raises(ConfigurationError, match=PASSWORD) as failed:

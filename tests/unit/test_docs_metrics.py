@@ -5,16 +5,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mailmill.app.metrics import AccountGauge, Metrics, Snapshot
+from mailmill.app.metrics import AccountGauge, HostGauge, Metrics, Snapshot
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 
 SNAPSHOT = Snapshot(
-    accounts=(AccountGauge(account="work", state="connected", silent_seconds=1.0, connections=1),),
+    accounts=(
+        AccountGauge(
+            account="work",
+            state="connected",
+            silent_seconds=1.0,
+            connections=1,
+            open_requests=1,
+            gaps={"missing": 1},
+            verified_at=1.0,
+        ),
+    ),
     queue={"pending": 0},
     oldest_seconds=0.0,
     deliveries={"pending": 0},
     parked=0,
+    hosts=(HostGauge(host="imap.example.org", logins={"ok": 1}, waiting=0, connections=1, pause_seconds=0.0),),
 )
 
 

@@ -111,8 +111,8 @@ class Pump:
                 due_at = await outbox.next_run_at(connection, self._destination.name)
         due = room > 0 and due_at is not None and due_at <= now
         claims: list[DeliveryClaim] = []
-        if self._ended or due:
-            ended = self._ended[:]
+        ended = self._ended[:]
+        if ended or due:
             async with self._database.write() as connection:
                 if ended:
                     await outbox.finish(connection, self._worker_id, ended, now)
@@ -133,8 +133,10 @@ class Pump:
             await self._start(claims, hint)
             return 0.0
         waits = [POLL_SECONDS * random.uniform(0.7, 1)]  # noqa: S311 - jitter
-        if room and due_at is not None:
-            waits.append(due_at - now)
+        # What was written just now is tried again at a time that `next_run_at` could not know yet.
+        next_tries = [at for at in (due_at, *(outcome.retry_at for outcome in ended)) if at is not None]
+        if room and next_tries:
+            waits.append(min(next_tries) - now)
         if not self._health.well and not self._sending:
             waits.append(self._health.resume_at - clock)
         return max(0.01, min(waits))

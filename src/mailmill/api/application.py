@@ -13,7 +13,9 @@ from mailmill.api import (
     routes_messages,
     routes_pages,
     routes_queue,
+    routes_requests,
     routes_service,
+    routes_verify,
 )
 from mailmill.api.access import Access
 from mailmill.api.assets import Assets
@@ -31,6 +33,7 @@ _TAGS = [
     {"name": "service", "description": "Is it alive, is it ready, how is it doing."},
     {"name": "accounts", "description": "Accounts, their mailboxes, and syncing them."},
     {"name": "messages", "description": "Messages with their verdicts and results."},
+    {"name": "changes", "description": "What is to be changed on the mail server, and what became of it."},
     {"name": "events", "description": "What happened, in order, to be followed with a cursor."},
     {"name": "queue", "description": "Work that waits, runs or has failed."},
 ]
@@ -54,7 +57,16 @@ def create_app(use_cases: UseCases, access: Access, *, version: str = "0") -> Fa
     app.state.assets = Assets()
     app.state.stopping = asyncio.Event()
     errors.install(app)
-    for routes in (routes_service, routes_accounts, routes_messages, routes_events, routes_queue, routes_pages):
+    for routes in (
+        routes_service,
+        routes_accounts,
+        routes_messages,
+        routes_requests,
+        routes_events,
+        routes_queue,
+        routes_pages,
+        routes_verify,
+    ):
         app.include_router(routes.router)
     # The one added last is the outermost.
     app.add_middleware(Gate, access=access)

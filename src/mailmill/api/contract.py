@@ -6,13 +6,77 @@ subclasses of ``MailmillError`` only; ``NotFoundError`` for an account, mailbox 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 JsonObject = dict[str, Any]
 
 
+class Changes(Protocol):
+    """What is asked to be changed on the server. Each answers with the request, done or still to be done, after
+    ``wait_seconds`` at most; one that failed raises.
+    """
+
+    async def flags(
+        self,
+        account: str,
+        message_id: int,
+        *,
+        add: Collection[str],
+        remove: Collection[str],
+        path: str | None,
+        uid: int | None,
+        idempotency_key: str | None,
+        wait_seconds: float,
+    ) -> JsonObject: ...
+
+    async def move(
+        self,
+        account: str,
+        message_id: int,
+        target_path: str,
+        *,
+        path: str | None,
+        uid: int | None,
+        copy: bool,
+        idempotency_key: str | None,
+        wait_seconds: float,
+    ) -> JsonObject: ...
+
+    async def delete(
+        self,
+        account: str,
+        message_id: int,
+        *,
+        path: str | None,
+        uid: int | None,
+        permanent: bool,
+        idempotency_key: str | None,
+        wait_seconds: float,
+    ) -> JsonObject: ...
+
+    async def append(
+        self,
+        account: str,
+        target_path: str,
+        raw: bytes,
+        *,
+        flags: Collection[str],
+        internal_date: float | None,
+        idempotency_key: str | None,
+        wait_seconds: float,
+    ) -> JsonObject: ...
+
+    async def requests(self, account: str, *, state: str | None, limit: int) -> list[JsonObject]: ...
+
+    async def request(self, account: str, request_id: int) -> JsonObject: ...
+
+
 class UseCases(Protocol):
     """The only door into the application. The shapes of the answers are in ``schemas``."""
+
+    @property
+    def changes(self) -> Changes: ...
 
     async def health(self) -> JsonObject:
         """``{"status", "version", "uptimeSeconds"}``; answers as long as the loop turns, without the database."""
@@ -65,6 +129,14 @@ class UseCases(Protocol):
 
     async def sync(self, accounts: list[str] | None, *, process: bool) -> JsonObject:
         """One pass over the accounts (all, if None); returns when it is over."""
+        ...
+
+    async def verify(self, accounts: list[str] | None, *, full: bool, repair: bool, seed: int | None) -> JsonObject:
+        """Compares the store with the servers (of all accounts, if None); returns when it is over."""
+        ...
+
+    async def verify_state(self) -> JsonObject:
+        """``{"accounts": [{"account", "running", "last"}]}``: how far looks are, and how the last ones ended."""
         ...
 
     async def queue(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]: ...

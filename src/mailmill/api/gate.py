@@ -5,6 +5,7 @@ Law: what is not named here as open needs the token or a session. ``judge`` deci
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,7 +18,10 @@ from mailmill.api.access import SESSION_COOKIE, Access, host_name, is_loopback, 
 from mailmill.api.errors import error_response
 
 MAX_BODY_BYTES = 1024 * 1024
-_TOO_LARGE = f"the request is larger than {MAX_BODY_BYTES} bytes"
+MAX_MESSAGE_BYTES = 50 * 1024 * 1024
+"""The largest body of a request that uploads a message."""
+
+_UPLOAD_PATH = re.compile(r"/v1/account/[^/]+/messages")
 
 LOCAL_PEER = "mailmill.local_peer"
 """Scope key: the request came over the service's own unix socket, whose file mode (0600) is the permission."""
@@ -71,8 +75,9 @@ def judge(access: Access, *, method: str, path: str, headers: Headers, peer: str
             "add the name to service.allowed_hosts if it is yours",
         )
     length = headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
-        return Refusal(413, "tooLarge", _TOO_LARGE)
+    limit = max_body_bytes(method, path)
+    if length.isascii() and length.isdigit() and int(length[:20]) > limit:
+        return Refusal(413, "tooLarge", _too_large(limit))
 
     origin = headers.get("origin")
     foreign = origin is not None and not same_origin(origin, hosts[0])
@@ -129,10 +134,20 @@ class Gate:
             if refusal is not None:
                 await _refuse(refusal)(scope, receive, send)
                 return
-        await self._app(scope, _counted(receive), send)
+        limit = max_body_bytes(scope["method"], scope["path"]) if scope["type"] == "http" else MAX_BODY_BYTES
+        await self._app(scope, _counted(receive, limit), send)
 
 
-def _counted(receive: Receive) -> Receive:
+def max_body_bytes(method: str, path: str) -> int:
+    """How large the body of a request may be."""
+    return MAX_MESSAGE_BYTES if method == "POST" and _UPLOAD_PATH.fullmatch(path) else MAX_BODY_BYTES
+
+
+def _too_large(limit: int) -> str:
+    return f"the request is larger than {limit} bytes"
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
     """Stops a body that grows beyond the cap without having said so."""
     received_bytes = 0
 
@@ -140,8 +155,8 @@ def _counted(receive: Receive) -> Receive:
         nonlocal received_bytes
         message = await receive()
         received_bytes += len(message.get("body", b""))
-        if received_bytes > MAX_BODY_BYTES:
-            raise HTTPException(413, _TOO_LARGE)
+        if received_bytes > limit:
+            raise HTTPException(413, _too_large(limit))
         return message
 
     return receive_counted

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from mailmill.api.door import ERRORS, PROTECTED, Door, answers
 from mailmill.api.schemas import Events
+from mailmill.api.waiting import until_gone
 
 router = APIRouter(prefix="/v1", tags=["events"], dependencies=PROTECTED)
 
 MAX_WAIT_SECONDS = 30
-
-T = TypeVar("T")
 
 
 @router.get("/events", summary="What happened, in order", responses=answers(Events, ERRORS))
@@ -36,26 +33,5 @@ async def list_events(
     """
     if wait == 0:
         return JSONResponse(await door.events(after, limit, 0))
-    answer = await _until_gone(request, door.events(after, limit, wait))
+    answer = await until_gone(request, door.events(after, limit, wait))
     return JSONResponse({"events": [], "cursor": str(after)} if answer is None else answer)
-
-
-async def _until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """The work's result; None, with the work cancelled, once the client has hung up or the service stops."""
-    working = asyncio.create_task(work)
-    leaving = [
-        asyncio.create_task(_hung_up(request)),
-        asyncio.create_task(request.app.state.stopping.wait()),
-    ]
-    try:
-        await asyncio.wait([working, *leaving], return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        for task in (working, *leaving):
-            task.cancel()
-        await asyncio.gather(working, *leaving, return_exceptions=True)
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -40,6 +40,34 @@ class RetryRequest(_Request):
     processor: str | None = Field(default=None, description="Only this processor's work.")
 
 
+class FlagsRequest(_Request):
+    add: list[str] = Field(
+        default_factory=list,
+        description="`seen`, `answered`, `flagged`, `deleted`, `draft` (or `\\Seen` …), or a keyword as it stands.",
+        max_length=100,
+    )
+    remove: list[str] = Field(default_factory=list, max_length=100)
+    path: str | None = Field(
+        default=None, description="Which of its mailboxes is meant, where the message is in several.", max_length=1000
+    )
+    uid: int | None = Field(default=None, description="Which place in that mailbox is meant.", ge=1, le=2**32 - 1)
+
+
+class MoveRequest(_Request):
+    path: str = Field(description="The mailbox it is to be in.", min_length=1, max_length=1000)
+    source: str | None = Field(
+        default=None,
+        alias="from",
+        description="Which of its mailboxes is meant, where the message is in several.",
+        max_length=1000,
+    )
+    uid: int | None = Field(default=None, description="Which place in that mailbox is meant.", ge=1, le=2**32 - 1)
+
+
+class CopyRequest(MoveRequest):
+    pass
+
+
 class TokenLogin(_Request):
     token: str = Field(max_length=1024, description="The API token, as in `data_dir/api-token`.")
 
@@ -55,6 +83,38 @@ class ErrorBody(BaseModel):
 
 class ErrorAnswer(BaseModel):
     error: ErrorBody
+
+
+class RequestOutcome(_Answer):
+    path: str | None = Field(description="Where the message was put; null where it was put nowhere.")
+    uid: int | None = Field(description="Its UID there, as far as it is known.")
+    uid_validity: int | None
+    note: str | None = Field(description="What is worth knowing about it.")
+
+
+class RequestAnswer(_Answer):
+    id: str
+    account: str
+    account_state: str = Field(description="What one that is not done may be waiting for.")
+    kind: str = Field(description="`flags`, `move`, `copy`, `delete` or `append`.")
+    state: str = Field(description="`pending`, `applying`, `done` or `failed`.")
+    message_id: str | None
+    path: str | None = Field(description="The place it is about.")
+    uid: int | None
+    target_path: str | None
+    permanent: bool
+    add: list[str]
+    remove: list[str]
+    attempts: int
+    outcome: RequestOutcome | None
+    error: ErrorBody | None = Field(description="Why it failed, or was put off the last time.")
+    created_at: str
+    next_try_at: str | None
+    finished_at: str | None
+
+
+class Requests(_Answer):
+    requests: list[RequestAnswer]
 
 
 class Health(_Answer):
@@ -118,8 +178,17 @@ class Account(_Answer):
     last_sync_at: str | None
     seconds_since_last_round_trip: float | None
     connections: int
-    push: Literal["idle", "poll"]
+    push: Literal["notify", "idle", "poll"] = Field(
+        description="How news comes: of all mailboxes (NOTIFY), of `pushedMailbox` (IDLE), or only when we ask."
+    )
+    pushed_mailbox: str | None
+    sweep_seconds: float | None = Field(
+        description="How often the mailboxes that are not pushed are looked at; all are, where all are pushed."
+    )
     progress: Progress | None = Field(description="Of the first sync; null once it is done.")
+    verify: dict[str, Any] | None = Field(
+        default=None, description="The last look that compared it with its server: `at` and `gaps` by kind."
+    )
 
 
 class Accounts(_Answer):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select
 
-from mailmill.store import event_log, outbox, queue_view
+from mailmill.store import event_log, outbox, queue_view, requests
 from mailmill.store import message_queries as queries
 from mailmill.store.tables import mailbox, parked
 
@@ -28,7 +28,8 @@ KEPT_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was counted. ``messages`` and ``mailboxes`` are by account id, accounts without any left out.
+    """What was counted. ``messages``, ``mailboxes`` and ``open_requests`` are by account id, accounts without any left
+    out.
 
     ``cursor`` is the event log's head from before the counting: whoever follows events from it misses nothing that the
     figures do not show.
@@ -41,6 +42,7 @@ class Figures:
     mailboxes: dict[int, int]
     threats: dict[str, int]
     parked: int
+    open_requests: dict[int, int]
 
 
 class FigureCache:
@@ -75,4 +77,5 @@ async def _count(connection: AsyncConnection) -> Figures:
         mailboxes={row[0]: row[1] for row in mailboxes},
         threats=await queries.count_verdicts(connection),
         parked=await connection.scalar(select(func.count()).select_from(parked)) or 0,
+        open_requests=await requests.count_open(connection),
     )

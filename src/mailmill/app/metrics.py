@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
@@ -18,6 +19,18 @@ class AccountGauge:
     state: str
     silent_seconds: float | None
     connections: int
+    open_requests: int = 0
+    gaps: Mapping[str, int] = field(default_factory=dict)
+    verified_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostGauge:
+    host: str
+    logins: Mapping[str, int]
+    waiting: int
+    connections: int
+    pause_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,7 @@ class Snapshot:
     oldest_seconds: float
     deliveries: Mapping[str, int]
     parked: int
+    hosts: tuple[HostGauge, ...] = ()
 
 
 class Metrics:
@@ -86,8 +100,33 @@ class Metrics:
         self._snapshot = snapshot
         return generate_latest(self._registry)
 
-    def families(self) -> Iterable[GaugeMetricFamily]:
+    def families(self) -> Iterable[Metric]:
         snapshot = self._snapshot
+        yield from self._hosts(snapshot.hosts)
+        yield from self._state(snapshot)
+
+    def _hosts(self, hosts: Iterable[HostGauge]) -> Iterable[Metric]:
+        logins = CounterMetricFamily(
+            "mailmill_host_logins",
+            "Logins at a host by how they ended; `heldBack` were not begun, to spare the host.",
+            labels=["host", "outcome"],
+        )
+        waiting = GaugeMetricFamily("mailmill_host_waiting", "Accounts in line for a login at a host.", labels=["host"])
+        connections = GaugeMetricFamily(
+            "mailmill_host_connections", "Connections to a host, of all accounts together.", labels=["host"]
+        )
+        pause = GaugeMetricFamily(
+            "mailmill_host_pause_seconds", "How much longer a failing host is left in peace.", labels=["host"]
+        )
+        for host in hosts:
+            for outcome, count in host.logins.items():
+                logins.add_metric([host.host, outcome], count)
+            waiting.add_metric([host.host], host.waiting)
+            connections.add_metric([host.host], host.connections)
+            pause.add_metric([host.host], host.pause_seconds)
+        return logins, waiting, connections, pause
+
+    def _state(self, snapshot: Snapshot) -> Iterable[GaugeMetricFamily]:
         silent = GaugeMetricFamily(
             "mailmill_account_seconds_since_round_trip",
             "Seconds since the server last proved to be there (-1: not connected).",
@@ -99,11 +138,31 @@ class Metrics:
         connections = GaugeMetricFamily(
             "mailmill_account_connections", "Open IMAP connections of an account.", labels=["account"]
         )
+        open_requests = GaugeMetricFamily(
+            "mailmill_requests_open",
+            "Changes that were asked for and are not done on the server yet.",
+            labels=["account"],
+        )
+        gaps = GaugeMetricFamily(
+            "mailmill_verify_gaps",
+            "Differences between server and store that the last look found; a kind without any is left out.",
+            labels=["account", "kind"],
+        )
+        verified = GaugeMetricFamily(
+            "mailmill_verify_last_timestamp_seconds",
+            "When the last look at the account was over (seconds since the epoch).",
+            labels=["account"],
+        )
         for account in snapshot.accounts:
+            for kind, count in account.gaps.items():
+                gaps.add_metric([account.account, kind], count)
+            if account.verified_at is not None:
+                verified.add_metric([account.account], account.verified_at)
             silent.add_metric([account.account], -1.0 if account.silent_seconds is None else account.silent_seconds)
             up = account.state in {"connected", "syncing"}
             connected.add_metric([account.account, account.state], float(up))
             connections.add_metric([account.account], account.connections)
+            open_requests.add_metric([account.account], account.open_requests)
         queue = GaugeMetricFamily("mailmill_queue_rows", "Rows of work by state.", labels=["state"])
         for state, count in snapshot.queue.items():
             queue.add_metric([state], count)
@@ -118,7 +177,7 @@ class Metrics:
             "Messages the server lists but that could not be fetched.",
             value=snapshot.parked,
         )
-        return silent, connected, connections, queue, oldest, deliveries, parked
+        return silent, connected, connections, open_requests, queue, oldest, deliveries, parked, gaps, verified
 
 
 class _Scrape(Collector):
@@ -128,5 +187,5 @@ class _Scrape(Collector):
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return ()
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         return self._metrics.families()

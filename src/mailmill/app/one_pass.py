@@ -38,14 +38,15 @@ async def sync_accounts(application: Application, accounts: Sequence[RunningAcco
     async def one(account: RunningAccount) -> PassReport:
         if account.row.state is AccountState.AUTHENTICATION_ERROR:
             # Changed credentials would have cleared it. A line in a crontab must not hammer a server that refuses us.
-            return PassReport(account.configured.name, errors=[_refused(account)])
+            return PassReport(account.configured.name, errors=[refused(account)])
         async with slots:
             return await account.sync.run_once()
 
     return list(await asyncio.gather(*(one(account) for account in accounts)))
 
 
-def _refused(account: RunningAccount) -> MailmillError:
+def refused(account: RunningAccount) -> MailmillError:
+    """Why an account whose credentials were refused is not tried again."""
     name = account.configured.name
     return account.configured.problem or AuthenticationError(
         account.row.state_reason or "the server refused the credentials",

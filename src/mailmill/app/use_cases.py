@@ -16,8 +16,10 @@ from sqlalchemy import text
 
 from mailmill.alerts.rendering import render
 from mailmill.app import one_pass, views
+from mailmill.app.changes import Changes
 from mailmill.app.figures import FigureCache, Figures
-from mailmill.app.metrics import AccountGauge, Snapshot
+from mailmill.app.metrics import AccountGauge, HostGauge, Snapshot
+from mailmill.app.verification import last_view
 from mailmill.errors import InvalidRequestError, MailmillError, NotFoundError
 from mailmill.imap.connection import ImapConnection
 from mailmill.message_parser import parse_message
@@ -30,6 +32,7 @@ from mailmill.store.database import WakeName
 from mailmill.store.mailboxes import list_mailboxes, list_parked
 from mailmill.sync.account_sync import AccountView
 from mailmill.sync.plan import tier_of
+from mailmill.sync.watch import best_push
 
 if TYPE_CHECKING:
     from mailmill.app.supervisor import Application, RunningAccount
@@ -52,6 +55,7 @@ class UseCases:
     def __init__(self, application: Application) -> None:
         self._app = application
         self._figures = FigureCache(application.database)
+        self.changes = Changes(application)
 
     # -- the service --------------------------------------------------------------------------------------------------
 
@@ -112,12 +116,16 @@ class UseCases:
         gauges = []
         for row in rows:
             view = self._view(row.name)
+            last = self._app.verification.last(row.name)
             gauges.append(
                 AccountGauge(
                     account=row.name,
                     state=str(self._state(row)),
                     silent_seconds=view.silent_seconds if view else None,
                     connections=view.connections if view else 0,
+                    open_requests=figures.open_requests.get(row.id, 0),
+                    gaps=last.gaps if last is not None else {},
+                    verified_at=last.at if last is not None else None,
                 )
             )
         oldest = max(0.0, time.time() - work.oldest_at) if work.oldest_at is not None else 0.0
@@ -132,6 +140,21 @@ class UseCases:
                 "failed": deliveries.failed,
             },
             parked=figures.parked,
+            hosts=tuple(
+                HostGauge(
+                    host=host.host,
+                    logins={
+                        "ok": host.succeeded,
+                        "refused": host.refused,
+                        "failed": host.failed,
+                        "heldBack": host.held_back,
+                    },
+                    waiting=host.waiting,
+                    connections=host.connections,
+                    pause_seconds=host.pause_seconds,
+                )
+                for host in self._app.hosts.stats
+            ),
         )
         return self._app.metrics.render(snapshot)
 
@@ -207,6 +230,14 @@ class UseCases:
             "seconds": round(time.monotonic() - began, 6),
             "accounts": [views.pass_report(report) for report in reports],
         }
+
+    async def verify(self, accounts: list[str] | None, *, full: bool, repair: bool, seed: int | None) -> JsonObject:
+        """Compare the store with the servers (None: of all accounts); answers when it is over."""
+        chosen = list(self._app.accounts.values()) if accounts is None else [self._running(name) for name in accounts]
+        return await self._app.verification.verify(chosen, full=full, repair=repair, seed=seed)
+
+    async def verify_state(self) -> JsonObject:
+        return self._app.verification.state()
 
     # -- messages and events ------------------------------------------------------------------------------------------
 
@@ -322,6 +353,12 @@ class UseCases:
         stale = {AccountState.CONNECTING, AccountState.SYNCING, AccountState.CONNECTED}
         return AccountState.DISCONNECTED if row.state in stale else row.state
 
+    def _reason(self, row: AccountRow, state: AccountState) -> str:
+        view = self._view(row.name)
+        if view is not None and state is view.state and state is not row.state:
+            return view.reason
+        return row.state_reason if state is row.state else ""
+
     def _state_counts(self, rows: Sequence[AccountRow]) -> dict[str, int]:
         return dict(Counter(str(self._state(row)) for row in rows))
 
@@ -336,7 +373,7 @@ class UseCases:
             "account": row.name,
             "email": row.email,
             "state": str(state),
-            "stateReason": row.state_reason if state is row.state else "",
+            "stateReason": self._reason(row, state),
             "stateChangedAt": views.iso(row.state_changed_at),
             "backlog": str(row.backlog),
             "mailboxes": figures.mailboxes.get(row.id, 0),
@@ -345,7 +382,10 @@ class UseCases:
             "secondsSinceLastRoundTrip": view.silent_seconds if view else None,
             "connections": view.connections if view else 0,
             "push": (view.push if view else None) or "poll",
+            "pushedMailbox": view.pushed if view else None,
+            "sweepSeconds": view.sweep_seconds if view else None,
             "progress": progress,
+            "verify": last_view(self._app.verification.last(row.name)),
         }
 
     async def _look(self, connection: ImapConnection) -> JsonObject:
@@ -356,7 +396,7 @@ class UseCases:
             "tls": str(connection.endpoint.tls) if connection.endpoint.tls is not Tls.NONE else "none",
             "capabilities": sorted(connection.capabilities),
             "tier": str(tier_of(connection.features)),
-            "push": "idle" if connection.features.idle else "poll",
+            "push": str(best_push(connection.features)),
             "mailboxes": len(mailboxes),
         }
 

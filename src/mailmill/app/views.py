@@ -9,9 +9,11 @@ from mailmill.alerts.rendering import addresses, attachment
 from mailmill.alerts.rendering import iso_time as iso
 from mailmill.errors import MailmillError
 from mailmill.message_parser import ParsedMessage
+from mailmill.model import AccountState
 from mailmill.store.mailboxes import MailboxRow
 from mailmill.store.message_queries import ListedMessage, MessageRow, MessageWorkRow, PlaceRow, ResultRow
 from mailmill.store.queue_view import WorkRow
+from mailmill.store.requests import RequestKind, RequestRow, RequestState
 from mailmill.sync.report import PassReport
 
 JsonObject = dict[str, Any]
@@ -23,6 +25,7 @@ __all__ = [
     "mailbox",
     "message_detail",
     "pass_report",
+    "request",
     "work_row",
 ]
 
@@ -49,6 +52,43 @@ def pass_report(report: PassReport) -> JsonObject:
         "connections_opened": report.connections_opened,
         "error": error(report.error),
     }
+
+
+def request(row: RequestRow, account: str, account_state: AccountState, made_message_id: int | None) -> JsonObject:
+    """A change that was asked for. ``accountState`` says what an open one waits for."""
+    upload, place = row.upload, row.place
+    done = row.state is RequestState.DONE
+    shown: JsonObject = {
+        "id": str(row.id),
+        "account": account,
+        "accountState": str(account_state),
+        "kind": str(row.kind),
+        "state": str(row.state),
+        "messageId": str(row.message_id or made_message_id) if row.message_id or made_message_id else None,
+        "path": place.path if place else None,
+        "uid": place.uid if place else None,
+        "targetPath": row.target_path,
+        "permanent": row.kind is RequestKind.DELETE and row.target_path is None,
+        "add": sorted(upload.flags if upload else row.add),
+        "remove": sorted(row.remove),
+        "attempts": row.attempts,
+        "outcome": None,
+        "error": None,
+        "createdAt": iso(row.created_at),
+        "nextTryAt": None if row.finished else iso(row.run_at),
+        "finishedAt": iso(row.finished_at),
+    }
+    if done:
+        uid_validity = row.target_uid_validity if row.target_uid is not None else None
+        shown["outcome"] = {
+            "path": row.target_path,
+            "uid": row.target_uid,
+            "uidValidity": uid_validity,
+            "note": row.note or None,
+        }
+    if row.error:
+        shown["error"] = {"code": row.error_code, "message": row.error, "hint": row.error_hint}
+    return shown
 
 
 def mailbox(row: MailboxRow, messages: int, parked: Sequence[tuple[int, str, float]]) -> JsonObject:

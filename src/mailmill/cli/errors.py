@@ -42,6 +42,8 @@ EXIT_CODES: Mapping[str, int] = {
     "badRequest": USAGE,
     "usage": USAGE,
     "notFound": NOT_FOUND,
+    "conflict": FAILED,
+    "refused": FAILED,
     "store": FAILED,
     "storeInUse": FAILED,
     "staleBatch": TEMPORARY,
@@ -57,11 +59,13 @@ EXIT_CODES: Mapping[str, int] = {
     "limit": FAILED,
     "command": FAILED,
     "argument": USAGE,
+    "unsupported": FAILED,
     "poolTimeout": TEMPORARY,
     "messageTooLarge": FAILED,
     "processor": FAILED,
     "delivery": FAILED,
     "noAnswer": TEMPORARY,
+    "stopping": TEMPORARY,
     "internal": FAILED,
 }
 

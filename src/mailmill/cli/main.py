@@ -15,7 +15,21 @@ from typing import Annotated, TextIO
 import typer
 
 from mailmill.cli import errors
-from mailmill.cli.commands import account, demo, doctor, envelope, mailbox, message, queue, run, status, sync
+from mailmill.cli.commands import (
+    account,
+    demo,
+    doctor,
+    envelope,
+    flag,
+    mailbox,
+    message,
+    message_changes,
+    queue,
+    run,
+    status,
+    sync,
+    verify,
+)
 from mailmill.cli.invocation import Invocation, invocation_of
 from mailmill.errors import MailmillError
 
@@ -38,11 +52,15 @@ app.command("demo", rich_help_panel=_SERVICE)(demo.demo)
 app.command("run", rich_help_panel=_SERVICE)(run.run)
 app.command("sync", rich_help_panel=_SERVICE)(sync.sync)
 app.command("status", rich_help_panel=_SERVICE)(status.status)
+app.command("verify", rich_help_panel=_SERVICE)(verify.verify)
 app.command("doctor", rich_help_panel=_SERVICE)(doctor.doctor)
 app.add_typer(account.app, name="account", rich_help_panel=_MAIL)
 app.add_typer(mailbox.app, name="mailbox", rich_help_panel=_MAIL)
 app.add_typer(envelope.app, name="envelope", rich_help_panel=_MAIL)
+for change in (message_changes.move, message_changes.copy, message_changes.delete):
+    message.app.command()(change)
 app.add_typer(message.app, name="message", rich_help_panel=_MAIL)
+app.add_typer(flag.app, name="flag", rich_help_panel=_MAIL)
 app.add_typer(queue.app, name="queue", rich_help_panel=_MAIL)
 
 

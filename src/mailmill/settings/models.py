@@ -143,7 +143,14 @@ class ServiceSettings(Section):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     key_file: Path | None = None
     poll_interval_seconds: Seconds = 300
+    sweep_interval_seconds: Seconds = 60
+    verify_interval_seconds: Annotated[
+        float, BeforeValidator(_not_bool), Field(ge=0, le=604_800, allow_inf_nan=False)
+    ] = 86_400
     sync_concurrency: Count = 16
+    host_logins_per_second: Annotated[float, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)] | None = None
+    host_login_burst: Count | None = None
+    host_connections: Count | None = None
     max_message_bytes: Count = 100 * 1024 * 1024
     allowed_hosts: tuple[Text, ...] = ()
 

@@ -29,8 +29,8 @@ export function showAccounts(accounts) {
   setText(more, `Show all ${number(accounts.length)} accounts`);
 }
 
-const signature = ({ account, email, state, stateReason, push, progress, backlog }) =>
-  JSON.stringify([account, email, state, stateReason, push, Boolean(progress), backlog]);
+const signature = ({ account, email, state, stateReason, push, pushedMailbox, sweepSeconds, progress, backlog }) =>
+  JSON.stringify([account, email, state, stateReason, push, pushedMailbox, sweepSeconds, Boolean(progress), backlog]);
 
 const fact = (name, part) => h("div", {}, h("dt", {}, name), h("dd", { "data-part": part }));
 
@@ -67,7 +67,7 @@ function card(account) {
     h(
       "footer",
       {},
-      h("span", { class: "chip", title: pushTitle(account) }, account.push === "idle" ? "Push" : "Polling"),
+      h("span", { class: "chip", title: pushTitle(account) }, account.push === "poll" ? "Polling" : "Push"),
       account.backlog === "store" ? h("span", { class: "chip", title: "Old mail is kept but not processed" }, "Old mail stored") : null,
       h("button", { type: "button", class: "quiet small", onclick: (event) => check(account, event.target, outcome) }, "Check"),
       outcome,
@@ -75,8 +75,12 @@ function card(account) {
   );
 }
 
-const pushTitle = (account) =>
-  account.push === "idle" ? "The server tells of new mail at once (IDLE)" : "The server has no push, or it fails: it is asked now and then";
+function pushTitle({ push, pushedMailbox, sweepSeconds }) {
+  const every = sweepSeconds ? `every ${number(Math.round(sweepSeconds))} s` : "now and then";
+  if (push === "notify") return `The server tells of news in all mailboxes at once (NOTIFY); all are looked at ${every}`;
+  if (push === "idle") return `The server tells of news in ${pushedMailbox ?? "one mailbox"} at once (IDLE); the others are looked at ${every}`;
+  return `The server has no push, or it fails: all mailboxes are looked at ${every}`;
+}
 
 function update(element, account) {
   const part = (name) => element.querySelector(`[data-part="${name}"]`);

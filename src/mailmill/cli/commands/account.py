@@ -47,6 +47,18 @@ def show(context: typer.Context, name: NameArgument, json: JsonOption = False) -
     output.fields(_fields(answer))
 
 
+def push_words(account: JsonObject) -> str:
+    """How news comes, and how late it may be of what is not pushed."""
+    push, sweep = account.get("push"), account.get("sweepSeconds")
+    every = "" if sweep is None else f" every {duration(sweep)}"
+    if push == "notify":
+        return f"all mailboxes (NOTIFY), all looked at{every}" if every else "all mailboxes (NOTIFY)"
+    if push == "idle":
+        pushed = account.get("pushedMailbox") or "one mailbox"
+        return f"{pushed} (IDLE), the others looked at{every}" if every else f"{pushed} (IDLE)"
+    return f"none, all looked at{every}" if every else "none"
+
+
 def _fields(account: JsonObject) -> list[tuple[str, Value]]:
     from mailmill.cli.output import Cell, stated
 
@@ -64,8 +76,13 @@ def _fields(account: JsonObject) -> list[tuple[str, Value]]:
         ("Last sync", ago(account.get("lastSyncAt"))),
         ("Last round trip", "-" if heard is None else f"{duration(heard)} ago"),
         ("Connections", f"{account.get('connections', 0):,}"),
-        ("Push", account.get("push") or "-"),
+        ("Push", push_words(account)),
     ]
+    verified = account.get("verify")
+    if verified:
+        gaps = sum(verified["gaps"].values())
+        words = f"{gaps:,} gaps, {ago(verified['at'])}" if gaps else f"no gaps, {ago(verified['at'])}"
+        lines.append(("Verified", Cell(words, "bold red" if gaps else "")))
     if progress:
         lines.append(("First sync", f"{progress['stored']:,} of {progress['total']:,}"))
     return lines
@@ -103,6 +120,8 @@ def check(
     return exit_code_of_accounts(error_of(each["error"])[0] for each in checks if each.get("error"))
 
 
+_PUSHES = {"notify": "yes, all mailboxes (NOTIFY)", "idle": "yes, one mailbox (IDLE)", "poll": "no, polled"}
+
 _TIERS = {
     "qresync": "QRESYNC (changes and deletions in one round trip)",
     "condstore": "CONDSTORE (changes by mod-sequence, deletions by comparison)",
@@ -124,7 +143,7 @@ def _show_check(output: Output, check: dict[str, Any]) -> None:
         lines += [
             ("Mailboxes", f"{check.get('mailboxes') or 0:,}"),
             ("Sync", _TIERS.get(check.get("tier") or "", check.get("tier") or "-")),
-            ("Push", {"idle": "yes (IDLE)", "poll": "no, polled"}.get(check.get("push") or "", "-")),
+            ("Push", _PUSHES.get(check.get("push") or "", "-")),
             ("Capabilities", Cell(" ".join(check.get("capabilities") or ()), "dim")),
         ]
     output.fields(lines)

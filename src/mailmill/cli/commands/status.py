@@ -170,6 +170,12 @@ def account_columns() -> tuple[Any, ...]:
     )
 
 
+def _push(account: JsonObject) -> str:
+    """How news comes; with how late it may be of mailboxes that are not pushed."""
+    push, sweep = account.get("push") or "-", account.get("sweepSeconds")
+    return push if push == "notify" or not sweep else f"{push}, {duration(sweep)}"
+
+
 def account_rows(accounts: list[JsonObject]) -> list[tuple[Value, ...]]:
     """A row per account; the remark is how far a first sync is, or why it is in the state it is in."""
     from mailmill.cli.output import Cell, stated
@@ -187,7 +193,7 @@ def account_rows(accounts: list[JsonObject]) -> list[tuple[Value, ...]]:
                 stated(each["state"]),
                 each["messages"],
                 ago(each.get("lastSyncAt")),
-                each.get("push") or "-",
+                _push(each),
                 "-" if heard is None else f"{duration(heard)} ago",
                 remark,
             )
