@@ -1,6 +1,7 @@
 """One module for each row of the table: ``TITLE`` and ``async def measure(stage: Stage) -> Result``."""
 
 from bench.rows import (
+    cuts,
     fetch,
     first_sync,
     first_sync_growth,
@@ -30,6 +31,7 @@ ROWS = {
     "push": push,
     "latency": latency,
     "loop_lag": loop_lag,
+    "cuts": cuts,
     "memory": memory,
     "hanging_destination": hanging_destination,
 }

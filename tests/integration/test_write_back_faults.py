@@ -293,10 +293,11 @@ async def test_a_message_that_may_be_in_a_backlog_is_not_given_up(server: FakeIm
 
     async with account_on(server, data_dir) as account:
         await account.once()
-        row = await ask(account, "flags", "INBOX", 1, add=[r"\Seen"])
         other = await ask(account, "flags", "INBOX", 2, add=[r"\Seen"])
         archive = server.mailbox("Archive")
         server.fault(BODIES, once_allowed, times=None)
+        row = await ask(account, "flags", "INBOX", 1, add=[r"\Seen"])
+        # No await from here to the expunge: the account has not looked yet.
         moved = archive.add(*(raw(number) for number in range(1000, 1000 + BACKLOG_MESSAGES)), raw(1))
         server.inbox.expunge(1)
         await finished(account, other)
