@@ -7,6 +7,8 @@ measured. Timed is what comes after the last fault; the account's timeouts are s
 
 from __future__ import annotations
 
+from structlog.testing import capture_logs
+
 from bench.figures import Goal, Line, Result, Samples
 from bench.stage import Stage
 from harness.cuts import survive_cuts
@@ -22,7 +24,8 @@ async def measure(stage: Stage) -> Result:
     survived = []
     for seed in range(101, 101 + lives):
         stage.bar.doing(f"life {seed - 100}/{lives}")
-        with stage.folder() as folder:
+        # What the account has to say about its misfortunes is not for the table.
+        with stage.folder() as folder, capture_logs():
             survived.append(
                 await survive_cuts(stage.dovecot, folder, faults=_FAULTS, seed=seed, advance=stage.bar.advance)
             )
