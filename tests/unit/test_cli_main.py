@@ -234,7 +234,12 @@ def test_ctrl_c_during_a_sync(data_dir: Path) -> None:
     use_cases.sync_may_end.clear()
     with running_service(data_dir / "mailmill.sock", use_cases):
         with subprocess.Popen(
-            [*PROGRAM, "sync"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ(data_dir)
+            [*PROGRAM, "sync"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ(data_dir),
+            # Tests that run in the background were started with the signal ignored, which children inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as program:
             assert use_cases.sync_asked.wait(60)
             program.send_signal(signal.SIGINT)

@@ -344,9 +344,12 @@ async def test_killing_a_child_takes_along_what_it_started(runners: Runners, tmp
     running = asyncio.create_task(run(runners, runner_jobs.hang_with_grandchild, "process", str(fifo)))
     # The grandchild opens the FIFO when it has started; from then on only its end can end the reading.
     writer = await asyncio.to_thread(os.open, fifo, os.O_WRONLY)
-    await asyncio.to_thread(_wait_for_second_writer, fifo)
-    os.close(writer)
-    running.cancel()
+    try:
+        await asyncio.to_thread(_wait_for_second_writer, fifo)
+    finally:
+        # Also where the wait fails: else the thread that reads would never end.
+        os.close(writer)
+        running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     await reading
@@ -354,11 +357,11 @@ async def test_killing_a_child_takes_along_what_it_started(runners: Runners, tmp
 
 def _wait_for_second_writer(fifo: Path) -> None:
     # Bounded here: this runs in a thread, which nobody can end from outside.
-    give_up_at = time.monotonic() + 30
+    give_up_at = time.monotonic() + 120
     while sum(1 for _ in _holders(fifo)) < 3:
         if time.monotonic() > give_up_at:
-            raise AssertionError("the grandchild did not open the FIFO within 30 s")
-        threading.Event().wait(0.01)
+            raise AssertionError("the grandchild did not open the FIFO within 120 s")
+        threading.Event().wait(0.1)
 
 
 def _holders(path: Path) -> Any:
