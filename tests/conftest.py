@@ -54,6 +54,9 @@ _MAY_BLOCK: tuple[tuple[str, set[str]], ...] = (
     ("<frozen importlib._bootstrap>", {"_find_and_load"}),
     # A test's own HTTP client looks for the system's certificates, unless SSL_CERT_FILE names them.
     ("httpcore2/_ssl.py", {"default_ssl_context"}),
+    # A loop that is being closed joins the thread that ended its executor. uvloop does that in C, which leaves no frame
+    # for blockbuster's own exception to know it by, and now and then the thread is still on its last step.
+    ("asyncio/runners.py", {"close"}),
     # A traceback that is being shown reads source lines.
     ("traceback.py", {"format_exception", "print_exception", "format_exception_only"}),
     ("_pytest/assertion/rewrite.py", {"exec_module"}),
