@@ -8,6 +8,7 @@ What must hold:
 - nothing is raised but ProtocolError (LimitError among it) and InsecureError;
 - however the stream is cut, the same responses come out, and a breach of a cap is one for every cut;
 - they are the responses of the reference framer, so every byte is accounted for;
+- a run is read as its lines are read one by one;
 - every literal that went to a sink ends in one place: an event somebody took, or discarded;
 - what is held stays within the caps.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.framing import feed
 from mailmill.errors import InsecureError, LimitError, ProtocolError
 from mailmill.imap import commands
 from mailmill.imap.collectors import (
@@ -31,9 +33,9 @@ from mailmill.imap.collectors import (
 from mailmill.imap.commands import Command
 from mailmill.imap.fetch import Fetch
 from mailmill.imap.limits import DEFAULT_LIMITS, Limits
-from mailmill.imap.responses import Malformed, Response, parse
+from mailmill.imap.responses import Malformed, Response, parse, parse_run
 from mailmill.imap.session import Session
-from mailmill.imap.wire import Framer, Parts, discard
+from mailmill.imap.wire import Framed, Framer, Parts, discard, split_run
 from mailmill.uid_set import UidSet
 
 from .reference_framer import frame
@@ -101,7 +103,7 @@ def check_framing(stream: bytes, limits: Limits, cut: int) -> None:
         breached = False
         try:
             for at in range(0, len(stream), size):
-                responses += framer.feed(stream[at : at + size])
+                responses += feed(framer, stream[at : at + size])
         except LimitError:
             breached = True
         assert breached == expected.breached
@@ -126,24 +128,33 @@ def check_session(stream: bytes, limits: Limits, cut: int, above: int | None, sc
     bodies = BodyCollector(UIDS, lambda _pressed: None)
     for command, collector, continuations in under_way(script, bodies):
         session.begin(command, collector, continuations=continuations)
-    responses: Iterator[Parts] = iter(())
+    framed: Iterator[Framed] = iter(())
     try:
         for at in range(0, len(stream), cut):
-            responses = iter(framer.feed(stream[at : at + cut]))
-            for parts in responses:
-                assert sum(len(part) for part in parts if isinstance(part, bytes)) <= limits.response_bytes
-                event = parse(parts, limits)
-                check_event(event)
-                session.receive(event)
+            framed = iter(framer.feed(stream[at : at + cut]))
+            for each in framed:
+                for event in events_of(each, limits):
+                    check_event(event)
+                    session.receive(event)
     except (ProtocolError, InsecureError):
-        for parts in responses:  # as `Link` does
-            discard(parts[1::2])
+        for each in framed:  # as `Link` does
+            discard(each)
     framer.abort()
     held = {id(body) for _, body in bodies.queue}
     for sink in sinks:
         assert sink.freed != (id(sink) in held), "a literal was lost, or freed while somebody holds it"
     bodies.discard()
     assert all(sink.freed for sink in sinks)
+
+
+def events_of(framed: Framed, limits: Limits) -> list[Response]:
+    if isinstance(framed, bytes):
+        assert len(framed) <= limits.response_bytes
+        events = parse_run(framed, limits)
+        assert events == [parse(parts, limits) for parts in split_run(framed)], "a run is read differently"
+        return events
+    assert sum(len(part) for part in framed if isinstance(part, bytes)) <= limits.response_bytes
+    return [parse(framed, limits)]
 
 
 def check_event(event: Response) -> None:

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harness.framing import feed
 from imap_transcripts import TRANSCRIPTS, Transcript
 from mailmill.errors import LimitError
 from mailmill.imap import commands, utf7
 from mailmill.imap.commands import Command, Literal, LiteralMode, encode
 from mailmill.imap.fetch import parse_fetch, parse_simple_fetch
 from mailmill.imap.limits import Limits
-from mailmill.imap.responses import Malformed, Response, mailbox_path, parse
+from mailmill.imap.responses import Malformed, Response, mailbox_path, parse, parse_run
 from mailmill.imap.tokens import Value, tokenize
-from mailmill.imap.wire import Framer, Parts
+from mailmill.imap.wire import Framer, Parts, split_run
 from mailmill.uid_set import UidSet
 
 SMALL = Limits(receive_buffer_bytes=64)
@@ -23,7 +24,7 @@ SMALL = Limits(receive_buffer_bytes=64)
 
 def events(chunks: list[bytes], limits: Limits = SMALL) -> list[Response]:
     framer = Framer(limits)
-    return [parse(parts) for chunk in chunks for parts in framer.feed(chunk)]
+    return [parse(parts) for chunk in chunks for parts in feed(framer, chunk)]
 
 
 # -- cuts --------------------------------------------------------------------------------------------------------------
@@ -58,7 +59,7 @@ def test_cuts_and_buffer_sizes_do_not_matter(transcript: Transcript, sizes: list
 def test_literals_of_any_bytes_come_as_they_were_sent(literals: list[bytes], size: int, buffer_bytes: int):
     stream = b"* X" + b"".join(b" {%d}\r\n%b" % (len(data), data) for data in literals) + b" end\r\n* Y\r\n"
     framer = Framer(Limits(receive_buffer_bytes=buffer_bytes))
-    responses = [r for at in range(0, len(stream), size) for r in framer.feed(stream[at : at + size])]
+    responses = [r for at in range(0, len(stream), size) for r in feed(framer, stream[at : at + size])]
     assert list(responses[0][1::2]) == literals
     assert responses[1] == [b"* Y"]
 
@@ -72,7 +73,7 @@ _ARGUMENT = st.text(st.characters(exclude_characters="\r\n\0", exclude_categorie
 
 def received(pieces: list[bytes]) -> Parts:
     """What a server makes of a command: the pieces joined, since it has sent its ``+`` between them."""
-    [parts] = Framer().feed(b"* " + b"".join(pieces))
+    [parts] = feed(Framer(), b"* " + b"".join(pieces))
     return parts
 
 
@@ -142,7 +143,7 @@ def test_the_fast_reading_of_fetch_is_the_general_one(items: list[str], body: by
     texts = [item.encode() for item in items]
     if body is not None:
         texts.insert(min(at, len(texts)), b"BODY[] {%d}\r\n%b" % (len(body), body))
-    [parts] = Framer().feed(b"* 7 FETCH (" + b" ".join(texts) + b")\r\n")
+    [parts] = feed(Framer(), b"* 7 FETCH (" + b" ".join(texts) + b")\r\n")
     fast = parse_simple_fetch(parts)
     try:
         general = parse_fetch(7, tokenize(parts, len(b"* 7 FETCH ")))
@@ -192,7 +193,7 @@ _LINE = st.lists(_FRAGMENT, max_size=25).map(b"".join) | st.binary(max_size=100)
 
 @given(_LINE)
 def test_tokenize_raises_documented_errors_only(line: bytes):
-    for parts in Framer().feed(line + b"\r\n"):
+    for parts in feed(Framer(), line + b"\r\n"):
         try:
             values: list[Value] = tokenize(parts)
         except (ValueError, LimitError):
@@ -205,7 +206,32 @@ def test_parse_never_raises(lines: list[bytes], start: bytes):
     framer = Framer(Limits(line_bytes=5000, literal_bytes=5000, response_bytes=10_000, receive_buffer_bytes=64))
     try:
         for line in lines:
-            for parts in framer.feed(start + line + b"\r\n"):
+            for parts in feed(framer, start + line + b"\r\n"):
                 parse(parts)
     except LimitError:
         pass
+
+
+# -- runs of lines -----------------------------------------------------------------------------------------------------
+
+_FLAGS_LINE = st.builds(
+    "* {} FETCH (UID {} FLAGS ({}){})".format,
+    st.sampled_from(["1", "0", "12", "4294967296"]),
+    st.integers(0, 2**32 + 5),
+    st.sampled_from(["", "\\Seen", "\\SEEN $Junk", "\\Recent", "a  b", "x" * 300, "\r", "("]),
+    st.sampled_from(["", " MODSEQ (7)", " MODSEQ (0)", f" MODSEQ ({2**63})", " MODSEQ (07)", " modseq (9)"]),
+).map(str.encode)
+_LINE_END = st.sampled_from([b"\r\n", b"\r\n", b"\n", b"\r\r\n"])
+
+
+@given(st.lists(st.tuples(_FLAGS_LINE | _LINE.filter(lambda line: b"\n" not in line), _LINE_END), max_size=8))
+def test_a_run_is_read_as_its_lines_are(lines: list[tuple[bytes, bytes]]):
+    run = b"".join(line + end for line, end in lines)
+    assert parse_run(run) == [parse(parts) for parts in split_run(run)]
+
+
+def test_lines_that_come_together_are_a_run():
+    line = b"* 1 FETCH (UID 2 FLAGS (\\Seen) MODSEQ (3))\r\n"
+    [run] = Framer().feed(line * 3)
+    assert run == line * 3
+    assert len(parse_run(run)) == 3

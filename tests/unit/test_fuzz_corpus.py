@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fuzz import __main__ as runner
 from fuzz import fuzz_message_parser, fuzz_wire, seeds
-from mailmill.imap.wire import Framer, Parts
+from mailmill.imap.wire import Framed, Framer, split_run
 
 CORPUS = Path(runner.__file__).parent / "corpus"
 
@@ -50,8 +50,9 @@ def test_any_bytes(data: bytes) -> None:
 def test_a_broken_framer_is_noticed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     received = Framer.received
 
-    def wrong(framer: Framer, count: int) -> list[Parts]:
-        responses = received(framer, count)
+    def wrong(framer: Framer, count: int) -> Sequence[Framed]:
+        framed = received(framer, count)
+        responses = [parts for each in framed for parts in (split_run(each) if isinstance(each, bytes) else [each])]
         match broken:
             case "drops":
                 return responses[1:]

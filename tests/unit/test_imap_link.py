@@ -162,13 +162,13 @@ async def test_a_server_that_never_stops_hinting_is_not_read_faster_than_we_can_
         assert not later, "another client may have changed much at once"
         hear(link, b"* 1 FETCH (FLAGS ())\r\n" * 5_000)
         [(seconds, resume, arguments)] = later
-        assert seconds == pytest.approx(0.2, abs=0.01), "from the first turn that was too much"
+        assert 0 < seconds < 0.35, "from the first turn that was too much"
         clock.now += seconds
         resume(*arguments)
         assert link._pauses <= {"turn"}
         hear(link, b"* 1 EXISTS\r\n" * 1_000)
         # The debt of the turns that had been read already is paid as well.
-        assert later[1][0] == pytest.approx(0.4, abs=0.01)
+        assert later[1][0] == pytest.approx(0.6 - seconds, abs=0.01)
 
 
 async def test_answers_are_read_as_fast_as_they_come():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.framing import feed
 from imap_transcripts import BROKEN, CYRUS, DOVECOT, GMAIL, ODD, TRANSCRIPTS, Transcript
 from mailmill.imap.fetch import Fetch, parse_internal_date
 from mailmill.imap.limits import Limits
@@ -28,7 +29,7 @@ from mailmill.uid_set import UidSet
 
 
 def events(stream: bytes) -> list[Response]:
-    return [parse(parts) for parts in Framer().feed(stream)]
+    return [parse(parts) for parts in feed(Framer(), stream)]
 
 
 def only(line: bytes) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.framing import feed
 from mailmill.errors import InsecureError, ProtocolError
 from mailmill.imap import commands
 from mailmill.imap.collectors import (
@@ -34,7 +35,7 @@ class Server:
 
     def say(self, *lines: bytes) -> None:
         for line in lines:
-            for parts in self._framer.feed(line + b"\r\n"):
+            for parts in feed(self._framer, line + b"\r\n"):
                 self.session.receive(parse(parts))
 
     def begin(self, verb: str, collector: Collector | None = None, continuations: int = 0) -> Exchange:

@@ -59,11 +59,11 @@ _ITEM = rb"""(?:
       | X-GM-THRID[ ](\d{1,20})
     )"""
 # What a pass over all flags consists of. Numbers that could be out of range are left to the other readings.
-_FLAGS_LINE = re.compile(
-    r"""\*[ ][1-9]\d{0,8}+[ ]FETCH[ ]\(UID[ ]([1-9]\d{0,8}+)[ ]FLAGS[ ]\(([^()"{}]*+)\)
-        (?:[ ]MODSEQ[ ]\(([1-9]\d{0,17}+)\))?+\)""",
-    re.VERBOSE | re.ASCII,
-)
+_FLAGS_LINE = r"""\*[ ][1-9]\d{0,8}+[ ]FETCH[ ]\(UID[ ]([1-9]\d{0,8}+)[ ]FLAGS[ ]\(([^()"{}\r\n]*+)\)
+                (?:[ ]MODSEQ[ ]\(([1-9]\d{0,17}+)\))?+\)"""
+FLAGS_LINES = re.compile(rf"(?:{_FLAGS_LINE}\r?|([^\n]*+))\n", re.VERBOSE | re.ASCII)
+"""Over the ASCII text of whole lines: the UID, flags and MODSEQ of each, for `flags_line`, or the line where it is
+something else. On text, for an int is made of text in half the time."""
 # Not anchored at the end, so that they cannot fail after their first item and never search back; what is left decides.
 _HEAD = re.compile(rb"\*[ ](\d{1,10})[ ]FETCH[ ]\((?:" + _ITEM + rb"[ ]?)*", re.VERBOSE)
 _TAIL = re.compile(rb"(?:[ ]" + _ITEM + rb")*", re.VERBOSE)
@@ -83,15 +83,6 @@ def parse_simple_fetch(parts: Parts) -> Fetch | None:
     """The fast reading: flat items, at most one literal, and that a ``BODY[]``. None where it does not apply."""
     first = parts[0]
     assert isinstance(first, bytes)
-    if len(parts) == 1 and first.isascii():
-        # On text, for an int is made of text in half the time.
-        line = _FLAGS_LINE.fullmatch(first.decode("ascii"))
-        if line is not None:
-            uid, flags, mod_seq = line.groups()
-            known_flags = _known_flags(flags) if len(flags) <= _KNOWN_FLAGS_LENGTH else _flags(flags)
-            known_mod_seq = None if mod_seq is None else int(mod_seq)
-            said = (int(uid), known_flags, known_mod_seq)
-            return _new_fetch(Fetch, said + _NOTHING_ELSE)
     head = _HEAD.match(first)
     if head is None:
         return None
@@ -116,6 +107,12 @@ def parse_simple_fetch(parts: Parts) -> Fetch | None:
         *(late if late is not None else early for early, late in zip(head.groups()[1:], tail.groups(), strict=True)),
     )
     return _from_groups(merged, sections)
+
+
+def flags_line(uid: str, flags: str, mod_seq: str) -> Fetch:
+    """The groups of a line that `FLAGS_LINES` recognised; ``mod_seq`` may be empty."""
+    known_flags = _known_flags(flags) if len(flags) <= _KNOWN_FLAGS_LENGTH else _flags(flags)
+    return _new_fetch(Fetch, (int(uid), known_flags, int(mod_seq) if mod_seq else None, *_NOTHING_ELSE))
 
 
 def _from_groups(groups: tuple[bytes | None, ...], sections: Mapping[str, Section]) -> Fetch | None:

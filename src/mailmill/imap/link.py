@@ -20,10 +20,10 @@ from typing import cast
 from mailmill.clock import boot_seconds
 from mailmill.errors import ConnectionLostError, ImapError, InsecureError, MailmillError, ProtocolError
 from mailmill.imap.limits import Limits
-from mailmill.imap.responses import parse
+from mailmill.imap.responses import parse, parse_run
 from mailmill.imap.session import Exchange, Session
 from mailmill.imap.spool import SpoolFile
-from mailmill.imap.wire import Framer, Parts, discard
+from mailmill.imap.wire import Framed, Framer, discard, split_run
 
 # What is read in one turn of the loop. The event loop's library reads on as long as bytes keep coming: without this one
 # busy server would hold up all other accounts.
@@ -63,7 +63,7 @@ class Link(asyncio.BufferedProtocol):
         self._limits = limits
         self._stream_above = stream_above_bytes
         self._framer = self._new_framer()
-        self._framed: deque[Parts] = deque()
+        self._framed: deque[Framed] = deque()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._closed = self._loop.create_future()
@@ -115,12 +115,22 @@ class Link(asyncio.BufferedProtocol):
         framed, limits = self._framed, self._limits
         try:
             while framed and self._turn_responses < _TURN_RESPONSES:
-                parts = framed.popleft()
-                self._turn_responses += 1
+                response = framed.popleft()
                 if self._handshaking:
-                    discard(parts[1::2])
+                    discard(response)
                     raise InsecureError(f"{self._name}: the server sent data between STARTTLS and the handshake")
-                receive(parse(parts, limits))
+                if isinstance(response, bytes):
+                    if self._starttls is not None:
+                        # One by one: after its OK no other word may be heard.
+                        framed.extendleft(reversed(split_run(response)))
+                        continue
+                    events = parse_run(response, limits)
+                    self._turn_responses += len(events)
+                    for event in events:
+                        receive(event)
+                    continue
+                self._turn_responses += 1
+                receive(parse(response, limits))
                 if self._starttls is not None:
                     self._stop_before_handshake(self._starttls)
         except ImapError as error:
@@ -196,8 +206,8 @@ class Link(asyncio.BufferedProtocol):
         self.on_closed()
         self._framer.abort()
         # What was framed behind it is read by nobody: its large literals lie on disk.
-        for parts in self._framed:
-            discard(parts[1::2])
+        for response in self._framed:
+            discard(response)
         self._framed.clear()
         self._set_alarm(None)
         if self._transport is not None:

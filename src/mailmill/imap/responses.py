@@ -16,10 +16,10 @@ from typing import TypeAlias
 
 from mailmill.errors import LimitError
 from mailmill.imap import utf7
-from mailmill.imap.fetch import Fetch, number, parse_fetch, parse_simple_fetch
+from mailmill.imap.fetch import FLAGS_LINES, Fetch, flags_line, number, parse_fetch, parse_simple_fetch
 from mailmill.imap.limits import DEFAULT_LIMITS, Limits
 from mailmill.imap.tokens import Value, tokenize
-from mailmill.imap.wire import Parts, discard
+from mailmill.imap.wire import Parts, split_run
 from mailmill.model import INBOX, SeqNum
 from mailmill.uid_set import UidSet
 
@@ -187,8 +187,23 @@ def parse(parts: Parts, limits: Limits = DEFAULT_LIMITS) -> Response:
     event = _parse(parts, limits)
     if len(parts) > 1:
         held = {id(section) for section in event.sections.values()} if isinstance(event, Fetch) else set()
-        discard([part for part in parts[1::2] if id(part) not in held])
+        for part in parts[1::2]:
+            if not isinstance(part, bytes) and id(part) not in held:
+                part.discard()
     return event
+
+
+def parse_run(run: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Response]:
+    """The responses of a run of plain lines: what `parse` says of each, sooner. Never raises."""
+    if not run.isascii():
+        return [parse(parts, limits) for parts in split_run(run)]
+    events: list[Response] = []
+    for uid, flags, mod_seq, other in FLAGS_LINES.findall(run.decode("ascii")):
+        if uid:
+            events.append(flags_line(uid, flags, mod_seq))
+        elif line := other.removesuffix("\r"):
+            events.append(parse([line.encode("ascii")], limits))
+    return events
 
 
 def _parse(parts: Parts, limits: Limits) -> Response:

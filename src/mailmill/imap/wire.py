@@ -1,7 +1,8 @@
 """Framing: bytes in, complete responses out. No meaning, no I/O.
 
-A response is a list of *parts*: text, literal, text, literal, …, text. The text parts carry neither the ``{n}`` marker
-of the literal that follows nor the line end, so ``len(parts)`` is always odd and ``parts[1::2]`` are the literals.
+What comes out is either one response or a *run*: some plain lines, each a response, still in one piece. A response is a
+list of *parts*: text, literal, text, literal, …, text. The text parts carry neither the ``{n}`` marker of the literal
+that follows nor the line end, so ``len(parts)`` is always odd and ``parts[1::2]`` are the literals.
 
 Laws of this file:
 
@@ -11,7 +12,8 @@ Laws of this file:
   nothing by it (RFC 9051 §7.1), so status, tagged and continuation lines are never followed by a literal.
 - Every cap is checked before the bytes are held; a breach raises `LimitError` and the framer is dead. Where a breach
   lies does not depend on how the stream was cut.
-- Plain lines come by the hundred thousand, so those that lie in the buffer together are split together.
+- Plain lines come by the hundred thousand, so those that lie in the buffer together come out together, and whoever
+  reads them splits and understands them in one go. A run is never so long that reading it would hold up the loop.
 - A literal above ``stream_above_bytes`` goes chunk by chunk into a sink; its part is what ``finish`` returned.
 
 The buffer is made for ``asyncio.BufferedProtocol``: the transport writes into `get_buffer` and calls `received`.
@@ -49,9 +51,12 @@ class LiteralSink(Protocol):
 
 Part = bytes | Spooled
 Parts = list[Part]
+Framed = Parts | bytes
+"""One response, or a run: whole lines, none with a literal, each with its line end (LF, with or without CR)."""
 OpenSink = Callable[[int], LiteralSink]
 
 _SMALL_BUFFER_BYTES = 8 * 1024
+_RUN_BYTES = 16 * 1024
 _LITERAL_MARK = re.compile(rb"~?\{(\d{1,20})\+?\}\Z")
 _NO_LITERAL = re.compile(
     rb"(?:\*[ ]+(?:OK|NO|BAD|BYE|PREAUTH)(?:[ ]|\Z)|\+|[^* ]+[ ]+(?:OK|NO|BAD)(?:[ ]|\Z))", re.IGNORECASE
@@ -102,26 +107,26 @@ class Framer:
             self._move_to_front()
         return self._view[self._end :]
 
-    def received(self, count: int) -> list[Parts]:
-        """``count`` bytes were written into the last `get_buffer`. Returns the responses that are now complete.
+    def received(self, count: int) -> list[Framed]:
+        """``count`` bytes were written into the last `get_buffer`. Returns what is now complete, in order.
 
         Raises LimitError, and drops what came complete in the same read: the connection is worth nothing then. Sinks
         of an unfinished literal are freed by `abort`, which the caller owes on every error.
         """
         filled_up = count == len(self._buffer) - self._end
         self._end += count
-        responses: list[Parts] = []
+        framed: list[Framed] = []
         try:
-            self._frame(responses)
+            self._frame(framed)
         except LimitError:
-            for parts in responses:
-                discard(parts[1::2])
+            for each in framed:
+                discard(each)
             raise
         if filled_up and len(self._buffer) < self._limits.receive_buffer_bytes:
             self._resize(self._limits.receive_buffer_bytes)
-        return responses
+        return framed
 
-    def _frame(self, responses: list[Parts]) -> None:
+    def _frame(self, framed: list[Framed]) -> None:
         while True:
             if self._missing >= 0:
                 if not self._take_literal():
@@ -132,7 +137,7 @@ class Framer:
                 self._scan = self._end
                 self._hold_line()
                 break
-            if not self._parts and not self._line and self._take_plain_lines(newline, responses):
+            if not self._parts and not self._line and self._take_run(newline, framed):
                 continue
             stop = newline - 1 if newline > self._start and self._buffer[newline - 1] == 13 else newline
             line = bytes(self._view[self._start : stop])
@@ -141,22 +146,22 @@ class Framer:
             if self._line or len(line) > self._limits.line_bytes:
                 line = self._join_line(line, split_line_end=split_line_end)
             if self._take_line(line):
-                responses.append(self._parts)
+                framed.append(self._parts)
                 self._parts = []
                 self._held_bytes = 0
                 self._blank_forgiven = False
 
-    def feed(self, data: bytes) -> list[Parts]:
+    def feed(self, data: bytes) -> list[Framed]:
         """`get_buffer` and `received` for bytes that are already at hand."""
-        responses: list[Parts] = []
+        framed: list[Framed] = []
         position = 0
         while position < len(data):
             room = self.get_buffer()
             count = min(len(room), len(data) - position)
             room[:count] = data[position : position + count]
-            responses += self.received(count)
+            framed += self.received(count)
             position += count
-        return responses
+        return framed
 
     def shrink(self) -> None:
         """Give back the large buffer where nothing is held: an idle connection costs a few KiB."""
@@ -168,26 +173,22 @@ class Framer:
         if self._sink is not None:
             self._sink.abort()
             self._sink = None
-        discard(self._parts[1::2])
+        discard(self._parts)
         self._parts = []
 
     # -- lines ---------------------------------------------------------------------------------------------------------
 
-    def _take_plain_lines(self, newline: int, responses: list[Parts]) -> bool:
+    def _take_run(self, newline: int, framed: list[Framed]) -> bool:
         """Take the lines from here to the first that may announce a literal, if they are several. ``newline`` ends the
         first of them.
         """
-        brace = self._buffer.find(b"}", self._start, self._end)
-        stop = self._buffer.rfind(b"\n", newline + 1, self._end if brace < 0 else brace) + 1
-        size = stop - self._start
-        if not stop or size > self._limits.line_bytes or size > self._limits.response_bytes:
+        most = min(_RUN_BYTES, self._limits.line_bytes, self._limits.response_bytes)
+        end = min(self._end, self._start + most)
+        brace = self._buffer.find(b"}", self._start, end)
+        stop = self._buffer.rfind(b"\n", newline + 1, end if brace < 0 else brace) + 1
+        if not stop:
             return False
-        block = bytes(self._view[self._start : stop])
-        if block.count(b"\n") == block.count(b"\r\n"):
-            lines = block.split(b"\r\n")
-        else:
-            lines = [line.removesuffix(b"\r") for line in block.split(b"\n")]
-        responses += [[line] for line in lines if line]
+        framed.append(bytes(self._view[self._start : stop]))
         self._start = self._scan = stop
         return True
 
@@ -307,11 +308,18 @@ class Framer:
         self._end = held
 
 
-def discard(literals: Parts) -> None:
-    """Free the spooled ones among literals that nobody will use."""
-    for part in literals:
-        if not isinstance(part, bytes):
-            part.discard()
+def split_run(run: bytes) -> list[Parts]:
+    """The responses of a run. Blank lines are none."""
+    lines = (line.removesuffix(b"\r") for line in run.split(b"\n"))
+    return [[line] for line in lines if line]
+
+
+def discard(framed: Framed) -> None:
+    """Free what a response that nobody will use keeps in files."""
+    if not isinstance(framed, bytes):
+        for part in framed[1::2]:
+            if not isinstance(part, bytes):
+                part.discard()
 
 
 def _open_lists(parts: Parts) -> int:
