@@ -152,14 +152,19 @@ class Framer:
                 self._blank_forgiven = False
 
     def feed(self, data: bytes) -> list[Framed]:
-        """`get_buffer` and `received` for bytes that are already at hand."""
+        """`get_buffer` and `received` for bytes that are already at hand. After a LimitError none of it stands."""
         framed: list[Framed] = []
         position = 0
         while position < len(data):
             room = self.get_buffer()
             count = min(len(room), len(data) - position)
             room[:count] = data[position : position + count]
-            framed += self.received(count)
+            try:
+                framed += self.received(count)
+            except LimitError:
+                for each in framed:
+                    discard(each)
+                raise
             position += count
         return framed
 
