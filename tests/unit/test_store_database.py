@@ -306,7 +306,11 @@ def _schema(path: Path) -> dict[tuple[str, str], list[str]]:
     """Each table's, index's and view's definition, as sorted words: constraints stand in an order of their own."""
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    return {(kind, name): sorted(re.findall(r"[^\s,]+", sql)) for kind, name, sql in rows if name != "alembic_version"}
+    return {
+        (kind, name): sorted(re.findall(r"[^\s,()]+|[()]", sql))
+        for kind, name, sql in rows
+        if name != "alembic_version"
+    }
 
 
 def test_migrations_make_what_the_tables_say(tmp_path: Path) -> None:

@@ -195,6 +195,20 @@ async def test_a_store_from_before_there_were_requests_is_upgraded(data_dir: Pat
 
 def _become_older(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TABLE request")
+        for table in ("request", "node", "shard", "processor"):
+            connection.execute(f"DROP TABLE {table}")
+        for index in ("event_seq", "event_unnumbered", "event_created_at", "message_sha256", "result_processor"):
+            connection.execute(f"DROP INDEX ix_{index}")
+        for column in (
+            "account.keep_raw_seconds",
+            "account.keep_results_seconds",
+            "account.removing_at",
+            "message.raw_expired_at",
+            "work.errors",
+            "result.errors",
+            "event.seq",
+        ):
+            table, name = column.split(".")
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()

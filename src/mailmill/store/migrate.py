@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from mailmill.errors import StoreError
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in ``migrations/versions`` (a test compares)."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

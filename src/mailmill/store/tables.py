@@ -55,6 +55,27 @@ id_block = Table(
 
 tenant = Table("tenant", metadata, Column("id", String(40), primary_key=True))
 
+node = Table(
+    "node",  # a process of the service, and its proof of life
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("roles", String(100), nullable=False),  # as in the configuration, one space between
+    Column("version", String(40), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+    Column("stopping", Boolean, nullable=False, server_default=text("false")),  # takes no shard any more
+)
+
+shard = Table(
+    "shard",  # who syncs the accounts of a shard: a lease. SQLite has one process, and so no rows here
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),  # one more with each new owner
+    Column("node_id", String(80), nullable=False, server_default=""),
+    Column("leased_until", Float, nullable=False, server_default="0"),  # by the database's clock
+)
+
 account = Table(
     "account",
     metadata,
@@ -72,6 +93,9 @@ account = Table(
     Column("credential_mark", String(64), nullable=False, server_default=""),
     Column("added_at", Float, nullable=False),
     Column("initialized_at", Float),
+    Column("keep_raw_seconds", Float),  # retention; NULL keeps for good
+    Column("keep_results_seconds", Float),
+    Column("removing_at", Float),  # its rows are being deleted, in pieces
     UniqueConstraint("tenant_id", "name"),
 )
 
@@ -129,7 +153,9 @@ message = Table(
     Column("stored_at", Float, nullable=False),
     Column("processed_at", Float),
     Column("deleted_at", Float),
+    Column("raw_expired_at", Float),  # retention took the raw bytes
     UniqueConstraint("account_id", "sha256"),
+    Index("ix_message_sha256", "sha256"),  # who else needs a blob
     # Listings, newest first: of everybody, and of one account.
     Index("ix_message_internal_date", "internal_date", "id"),
     Index("ix_message_account_id_internal_date", "account_id", "internal_date", "id"),
@@ -202,6 +228,7 @@ work = Table(
     Column("deadline_at", Float, nullable=False, server_default="0"),
     Column("enqueued_at", Float, nullable=False),
     Column("last_error", Text, nullable=False, server_default=""),
+    Column("errors", Text, nullable=False, server_default="[]"),  # JSON: the last of them, oldest first
     PrimaryKeyConstraint("message_id", "processor"),
     Index(
         "ix_work_claim",
@@ -243,7 +270,16 @@ result = Table(
     Column("attempts", Integer, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("finished_at", Float, nullable=False),
+    Column("errors", Text, nullable=False, server_default="[]"),  # JSON: what went wrong before it succeeded
     PrimaryKeyConstraint("message_id", "processor", "version"),
+    Index("ix_result_processor", "processor", "version", "finished_at"),
+)
+
+processor = Table(
+    "processor",  # what an operator set for a processor, over all nodes
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("paused_at", Float),
 )
 
 worker = Table(
@@ -267,6 +303,11 @@ event = Table(
     Column("historical", Boolean, nullable=False, server_default=text("false")),
     Column("data", Text, nullable=False, server_default="{}"),  # JSON: what the reference does not say
     Column("created_at", Float, nullable=False),
+    # PostgreSQL: its number among what is committed, given by the sequencer; readers go by it. SQLite: NULL, the id is.
+    Column("seq", BigInteger),
+    Index("ix_event_seq", "seq", unique=True, postgresql_where=text("seq IS NOT NULL")),
+    Index("ix_event_unnumbered", "id", postgresql_where=text("seq IS NULL")),
+    Index("ix_event_created_at", "created_at"),
     sqlite_autoincrement=True,  # an id is never given twice, so cursors stay valid
 )
 
