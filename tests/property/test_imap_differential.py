@@ -16,6 +16,7 @@ from imapclient.response_parser import parse_fetch_response, parse_message_list,
 from imapclient.response_types import Address as TheirAddress
 from imapclient.response_types import Envelope as TheirEnvelope
 
+from harness.framing import feed
 from imap_transcripts import TRANSCRIPTS
 from mailmill.imap.fetch import Fetch
 from mailmill.imap.responses import Esearch, Listed, Malformed, Response, Search, StatusData, parse
@@ -28,7 +29,7 @@ Their = list[bytes | tuple[bytes, bytes]]
 
 
 def framed(line: bytes) -> Parts:
-    [parts] = Framer().feed(b"* " + line + b"\r\n")
+    [parts] = feed(Framer(), b"* " + line + b"\r\n")
     return parts
 
 
@@ -166,7 +167,7 @@ def test_fetch(seq: int, items: list[bytes]) -> None:
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
 def test_fetch_as_servers_sent_it(transcript: Any) -> None:
     compared = 0
-    for parts in Framer().feed(transcript.stream):
+    for parts in feed(Framer(), transcript.stream):
         fetch = parse(parts)
         if not isinstance(fetch, Fetch) or fetch.envelope is not None:
             continue
