@@ -109,12 +109,14 @@ async def test_cyrus_tells_an_idling_client_and_restarts_with_its_mail(
     server = await start_cyrus()
     async with asyncio.timeout(20):
         reader, writer = await asyncio.open_connection(server.host, server.port)
-        await reader.readline()
-        writer.write(b"a LOGIN bob x\r\nb SELECT INBOX\r\nc IDLE\r\n")
-        await reader.readuntil(b"+ idling")
-        await server.append("bob", "INBOX", RAW)
-        await reader.readuntil(b"* 1 EXISTS")
-        writer.close()
+        try:
+            await reader.readline()
+            writer.write(b"a LOGIN bob x\r\nb SELECT INBOX\r\nc IDLE\r\n")
+            await reader.readuntil(b"+ idling")
+            await server.append("bob", "INBOX", RAW)
+            await reader.readuntil(b"* 1 EXISTS")
+        finally:
+            writer.close()
     port = server.port
     await server.restart()
     assert server.port == port

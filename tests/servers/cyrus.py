@@ -72,6 +72,7 @@ xlist-archive: Archive
 xlist-junk: Junk
 xlist-sent: Sent
 idlesocket: @ROOT@/run/idle
+imapidlepoll: 5s
 lmtpsocket: @ROOT@/run/lmtp
 notifysocket: @ROOT@/run/notify
 mboxname_lockpath: @ROOT@/run/lock

@@ -26,6 +26,9 @@ from mailmill.uid_set import UidSet
 _SHORT_SPAN = 100
 # So many messages may have arrived between two looks without our being told.
 _MOST_UNTOLD = 10_000
+# A mailbox that another client empties at this moment is listed again so often before it is doubted: between the count
+# and the listing lies a round trip, and a message may go in it.
+_LISTINGS = 4
 # SEARCH BEFORE knows whole days, in a time zone of the server's choice.
 _DAY_SECONDS = 86_400.0
 
@@ -215,7 +218,7 @@ async def _everything(connection: ImapConnection) -> tuple[UidSet, Contradiction
     chance to tell of changes. None are believed where there are more than could have arrived meanwhile.
     """
     everything = UidSet()
-    for attempt in range(2):
+    for attempt in range(_LISTINGS):
         if attempt:
             await connection.noop()
         everything = await connection.search()
