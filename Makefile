@@ -28,7 +28,7 @@ run: $(VENV)/.demo ## start the service with your configuration (ARGS="--config 
 	@exec $(BIN)/mailmill run $(ARGS)
 
 test: $(VENV)/.test ## run the tests, on real servers (TESTS="tests/unit -k pool" for some, WORKERS=0 for one after the other)
-	@tools/debian-packages.sh dovecot-imapd chromium
+	@tools/debian-packages.sh dovecot-imapd chromium postgresql pgbouncer
 	@tools/cyrus.sh
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
@@ -43,7 +43,7 @@ format: $(VENV)/.test ## format the code
 	@$(BIN)/ruff format src tests bench
 
 bench: $(VENV)/.test ## measure against the peers and print the tables
-	@tools/debian-packages.sh dovecot-imapd isync nodejs npm
+	@tools/debian-packages.sh dovecot-imapd isync nodejs npm postgresql redis-server
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
 
 fuzz: $(VENV)/.fuzz ## feed garbage to the parsers (SECONDS=600 for each, TARGET=wire or message_parser, ARGS=--merge)

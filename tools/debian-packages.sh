@@ -13,6 +13,9 @@ program_of() {
     isync) echo "mbsync" ;;
     nodejs) echo "node" ;;
     npm) echo "npm" ;;
+    postgresql) echo "postgres" ;;
+    pgbouncer) echo "pgbouncer" ;;
+    redis-server) echo "redis-server" ;;
     *) echo "" ;;
   esac
 }
@@ -23,6 +26,8 @@ is_there() {
   if [[ -n $program ]] && PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$program" >/dev/null; then
     return 0
   fi
+  # PostgreSQL's programs lie in a folder for each version.
+  [[ $program == postgres ]] && compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null && return 0
   [[ $(dpkg-query --show --showformat '${db:Status-Status}' "$1" 2>/dev/null || true) == installed ]]
 }
 
@@ -66,7 +71,15 @@ install() { apt install --yes --no-install-recommends "${missing[@]}" >/dev/null
 # A list that is a few hours old may name a version that the mirror no longer has.
 install || { apt update && install; } || give_up "apt-get install failed."
 
-# Debian starts what it installs. The tests start servers of their own; nobody asked for one on port 143.
-if [[ " ${missing[*]} " == *" dovecot-imapd "* && -d /run/systemd/system ]]; then
-  "${as_root[@]}" systemctl disable --now --quiet dovecot.service dovecot.socket 2>/dev/null || true
+# Debian starts what it installs. The tests start servers of their own; nobody asked for one on port 143 or 5432.
+if [[ -d /run/systemd/system ]]; then
+  for package in "${missing[@]}"; do
+    case $package in
+      dovecot-imapd) units=(dovecot.service dovecot.socket) ;;
+      postgresql) units=(postgresql.service) ;;
+      pgbouncer) units=(pgbouncer.service) ;;
+      *) continue ;;
+    esac
+    "${as_root[@]}" systemctl disable --now --quiet "${units[@]}" 2>/dev/null || true
+  done
 fi

@@ -1,146 +1,124 @@
-"""The database and its transactions.
+"""The database and its transactions: the door, the same for every make of database.
+
+``write`` is one transaction, ``read`` one snapshot. What is behind the door: ``sqlite_database`` (one writer at a time,
+one process) and ``postgres_database`` (several writers at once, in any number of processes).
 
 Laws:
 
-* One connection writes (``BEGIN IMMEDIATE``), and callers get it one after the other, in the order they asked. SQLite
-  3.7.0 to 3.51.2 can corrupt a WAL that two connections write or checkpoint at once, so only this one checkpoints too
-  and the readers are ``mode=ro``.
-* A statement on the writer is never cut: a cancellation that arrives during one is raised when it is over, then the
-  transaction is rolled back. So the connection survives, and no thread still writes when the next caller begins.
-* Hints go out after the commit. The writer watches what a transaction INSERTs into ``work``, ``event``, ``delivery``
-  and ``request``, so functions that write rows need not know. What is not an insert is told by ``write(wake=…)``:
-  updates are left out on purpose, or a claim that found nothing would wake its own claimer for ever.
+* Functions of the store never count on being the only writer: they lock the rows they decide about
+  (`dialect.lock`), always in the order account, mailbox, message, work, and by ascending id within a table.
+* A cancellation during a COMMIT is raised when that is over, so then the transaction stands.
+* Hints go out after the commit. The door watches what a transaction INSERTs into ``work``, ``event``, ``delivery`` and
+  ``request``, so functions that write rows need not know. What is not an insert is told by ``write(wake=…)``: updates
+  are left out on purpose, or a claim that found nothing would wake its own claimer for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import quote
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from mailmill.errors import ConfigurationError, StorageFullError, StoreError
-from mailmill.store import sqlite_driver
-from mailmill.store.data_folder import FolderLock, make_private_file, make_private_folder
-from mailmill.store.migrate import migrate_sqlite
-from mailmill.store.wakeups import Wakeups
+from mailmill.store.wakeups import WakeName, Wakeups
 
-_BUSY_TIMEOUT_SECONDS = 10.0
-_WAKING_TABLES = {"work": "work", "event": "events", "delivery": "deliveries", "request": "requests"}
+__all__ = ["Database", "InsertWatch", "WakeName", "uncut"]
+
+_WAKING_TABLES: dict[str, WakeName] = {
+    "work": "work", "event": "events", "delivery": "deliveries", "request": "requests"
+}  # fmt: skip
 _INSERT = "INSERT INTO "
-_FULL_ERRORS = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
-_DAMAGE_ERRORS = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-
-_URL_HINT = "use sqlite+aiosqlite:///PATH"
 
 _Result = TypeVar("_Result")
-WakeName = Literal["work", "events", "deliveries", "requests"]
 
 
-class Database:
-    """One open store. Made by `open`; `close` gives the data folder back."""
+class Database(ABC):
+    """One open store. Made by `open`; `close` gives all connections and the data folder back.
+
+    ``wake`` holds the hints of this store. ``alone``: no other process has this database open, so whatever is found
+    unfinished was left by a process that is dead.
+    """
 
     wake: Wakeups
+    alone: bool
 
-    def __init__(self, writer: AsyncEngine, readers: AsyncEngine, lock: FolderLock) -> None:
+    observe_write: Callable[[float], None]
+    """Told of each transaction that was committed how many seconds it took, the wait for its turn included."""
+
+    def __init__(self) -> None:
         self.wake = Wakeups()
-        self._writer = writer
-        self._readers = readers
-        self._folder_lock = lock
-        self._turn = asyncio.Lock()  # asyncio's lock is FIFO
-        self._touched: set[str] = set()
-        event.listen(writer.sync_engine, "after_cursor_execute", self._notice)
+        self.observe_write = _unobserved
 
-    @classmethod
-    async def open(cls, url: str, *, data_dir: Path, readers: int = 4) -> Database:
-        """Lock ``data_dir``, bring the schema to head, connect. ``url`` is ``sqlite+aiosqlite:///PATH``.
+    @staticmethod
+    async def open(
+        url: str, *, data_dir: Path, readers: int = 4, writers: int = 8, listen_url: str | None = None
+    ) -> Database:
+        """Lock ``data_dir``, connect, bring the schema to head.
+
+        ``url`` is ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``. ``readers`` is
+        how many may read at once, ``writers`` how many may write where several may. ``listen_url``: where a pooler
+        stands before PostgreSQL, the server itself, for the one connection that listens.
 
         Raises StoreInUseError, StorageFullError, StoreError, and ConfigurationError for a URL that cannot be used.
         """
-        database = cls(*await asyncio.to_thread(_prepare, url, data_dir, readers))
-        try:
-            # The writer connects first: it turns WAL on, which a reader cannot.
-            async with database.write():
-                pass
-        except BaseException:
-            await database.close()
-            raise
-        return database
+        # Neither driver is loaded where the other one serves.
+        if url.startswith("postgresql"):
+            from mailmill.store.postgres_database import PostgresDatabase
 
-    @asynccontextmanager
-    async def write(self, *, wake: Collection[WakeName] = ()) -> AsyncIterator[AsyncConnection]:
+            return await PostgresDatabase.connect(
+                url, data_dir=data_dir, readers=readers, writers=writers, listen_url=listen_url
+            )
+        from mailmill.store.sqlite_database import SqliteDatabase
+
+        return await SqliteDatabase.connect(url, data_dir=data_dir, readers=readers)
+
+    @abstractmethod
+    def write(self, *, wake: Collection[WakeName] = ()) -> AbstractAsyncContextManager[AsyncConnection]:
         """One transaction: committed at the end of the block, rolled back when it raises.
 
         ``wake`` names hints to give after the commit besides those the inserts ask for. Can be cancelled at any point;
         a cancellation during the commit itself is raised after it, so then the transaction stands. Driver errors leave
         as StorageFullError or StoreError; within the block they are SQLAlchemy's own.
         """
-        async with self._turn:
-            with _translated():
-                self._touched.clear()
-                connection = _UncutConnection(self._writer)
-                try:
-                    await _uncut(connection.start())
-                    await _uncut(connection.begin().start())
-                    yield connection
-                    try:
-                        await _uncut(connection.commit())
-                    finally:
-                        # A cancelled commit may stand; a hint for nothing does no harm.
-                        for name in {*self._touched, *wake}:
-                            getattr(self.wake, name).notify()
-                finally:
-                    # Rolls back what is not committed: a body that raised, or a COMMIT that failed (disk full, busy).
-                    if connection.sync_connection is not None:
-                        await _uncut(connection.close())
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    @abstractmethod
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """One snapshot of what is committed, for reading only. Waits for a free reader."""
-        with _translated():
-            async with self._readers.connect() as connection:
-                yield connection
 
+    @abstractmethod
     async def close(self) -> None:
-        """Wait for the write that runs, close all connections, give the folder back. May be called twice."""
-        async with self._turn:
-            await self._readers.dispose()
-            # The writer last: SQLite then folds the WAL into the database file.
-            await self._writer.dispose()
-            self._folder_lock.release()
+        """Wait for the writes that run, close all connections, give the folder back. May be called twice."""
 
-    def _notice(self, _connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+
+def _unobserved(_seconds: float) -> None:
+    return
+
+
+class InsertWatch:
+    """Which hints the INSERTs of each connection's transaction ask for."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._touched: WeakKeyDictionary[Connection, set[WakeName]] = WeakKeyDictionary()
+        event.listen(engine.sync_engine, "after_cursor_execute", self._notice)
+
+    def touched(self, connection: AsyncConnection) -> Collection[WakeName]:
+        sync_connection = connection.sync_connection
+        return self._touched.get(sync_connection, ()) if sync_connection is not None else ()
+
+    def _notice(self, connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
         if statement.startswith(_INSERT):
             name = _WAKING_TABLES.get(statement[len(_INSERT) :].split(" ", 1)[0])
             if name is not None:
-                self._touched.add(name)
+                self._touched.setdefault(connection, set()).add(name)
 
 
-class _UncutConnection(AsyncConnection):
-    """A connection whose statements finish before a cancellation is raised.
-
-    SQLAlchemy takes a cancelled statement for a broken connection and reconnects, while the driver's thread may still
-    be writing on the old one.
-    """
-
-    async def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
-        return await _uncut(super().execute(statement, parameters, execution_options=execution_options))
-
-    async def exec_driver_sql(self, statement: str, parameters: Any = None, execution_options: Any = None) -> Any:
-        return await _uncut(super().exec_driver_sql(statement, parameters, execution_options))
-
-
-async def _uncut(work: Coroutine[Any, Any, _Result]) -> _Result:
+async def uncut(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Run ``work`` to its end; a cancellation that came meanwhile is raised after it, in place of its outcome."""
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None
@@ -153,119 +131,3 @@ async def _uncut(work: Coroutine[Any, Any, _Result]) -> _Result:
         task.exception()  # marked as seen
         raise cancelled
     return task.result()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        raise _store_error(error.orig or error) from error
-    except PoolTimeoutError as error:
-        raise StoreError("no reading connection to the database became free in time") from error
-
-
-def _store_error(error: BaseException) -> StoreError:
-    name = getattr(error, "sqlite_errorname", "")
-    if name in _FULL_ERRORS:
-        return StorageFullError(
-            f"the database cannot grow: {error}",
-            hint="free space on the disk of the data folder (or raise its quota); nothing was lost",
-        )
-    if name.startswith(_DAMAGE_ERRORS):
-        return StoreError(
-            f"the database is damaged: {error}",
-            hint="stop the service, keep a copy of the file, and restore the latest backup",
-        )
-    if name.startswith("SQLITE_BUSY"):
-        return StoreError(
-            f"the database is locked by another program: {error}", hint="close the program that has the file open"
-        )
-    return StoreError(f"the database failed: {error}")
-
-
-def _sqlite_path(url: str) -> Path:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigurationError(
-            "the database URL cannot be read", key="service.database_url", hint=_URL_HINT
-        ) from error
-    if parsed.drivername != "sqlite+aiosqlite" or not parsed.database or parsed.database == ":memory:" or parsed.query:
-        raise ConfigurationError(
-            f"the database {parsed.drivername!r} is not supported like that", key="service.database_url", hint=_URL_HINT
-        )
-    return Path(parsed.database).expanduser().absolute()
-
-
-def _prepare(url: str, data_dir: Path, readers: int) -> tuple[AsyncEngine, AsyncEngine, FolderLock]:
-    """All that blocks: lock, files, migrations, engines (which do not connect yet)."""
-    path = _sqlite_path(url)
-    make_private_folder(data_dir)
-    locks = [data_dir / "lock"]
-    if path.parent.resolve() != data_dir.resolve():
-        # Two data folders may name one database file: it needs a lock of its own.
-        if not path.parent.exists():
-            make_private_folder(path.parent)
-        locks.append(path.with_name(f"{path.name}.lock"))
-    lock = FolderLock(locks)
-    try:
-        make_private_file(path)
-        with _translated():
-            migrate_sqlite(path)
-        writing = URL.create("sqlite+aiosqlite", database=str(path))
-        # As a URI, so that characters such as "?" and "%" in the path stay part of it.
-        reading = URL.create(
-            "sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"}
-        )
-        return (
-            _sqlite_engine(writing, pool_size=1, begin="BEGIN IMMEDIATE", pragmas=_WRITER_PRAGMAS),
-            _sqlite_engine(reading, pool_size=readers, begin="BEGIN", pragmas=_READER_PRAGMAS),
-            lock,
-        )
-    except sqlite3.Error as error:
-        lock.release()
-        raise _store_error(error) from error
-    except BaseException:
-        lock.release()
-        raise
-
-
-_WRITER_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
-    "PRAGMA wal_autocheckpoint=4000",  # pages: 16 MiB
-    "PRAGMA journal_size_limit=67108864",
-    "PRAGMA cache_size=-16000",  # KiB
-    "PRAGMA temp_store=MEMORY",
-)
-_READER_PRAGMAS = ("PRAGMA cache_size=-4000", "PRAGMA temp_store=MEMORY")
-
-
-def _sqlite_engine(url: URL, *, pool_size: int, begin: str, pragmas: Sequence[str]) -> AsyncEngine:
-    engine = create_async_engine(
-        url,
-        pool_size=pool_size,
-        max_overflow=0,
-        hide_parameters=True,  # an error's text would hold mail
-        # The driver must not begin or commit by itself: BEGIN is ours, below.
-        connect_args={
-            "isolation_level": None,
-            "timeout": _BUSY_TIMEOUT_SECONDS,
-            "async_creator_fn": sqlite_driver.connect,
-        },
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(pragma)
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine

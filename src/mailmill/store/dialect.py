@@ -5,14 +5,16 @@ Law: a statement says what it means once; only these functions look at the name 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlalchemy import Float, cast, extract, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import FromClause, Select, Table
+    from sqlalchemy import ColumnElement, FromClause, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 MAX_ROWS = 500
@@ -32,6 +34,18 @@ def is_postgresql(connection: AsyncConnection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+def now(connection: AsyncConnection) -> ColumnElement[float]:
+    """The database's clock as it runs, in seconds since the epoch: what nodes whose own clocks differ agree on.
+
+    It moves within a transaction. SQLite has one process, so there the clock is that process's own.
+    """
+    if is_postgresql(connection):
+        # Within a SELECT of its own it is read once for each statement. The function by itself is volatile: no index
+        # serves a comparison with it.
+        return select(cast(extract("epoch", func.clock_timestamp()), Float)).scalar_subquery()
+    return literal(time.time(), Float)
+
+
 def insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
     return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
@@ -45,6 +59,18 @@ def skip_locked(connection: AsyncConnection, rows: Select[Any], of: FromClause) 
 def lock(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Lock the rows against change until the transaction ends, waiting for whoever holds them."""
     return rows.with_for_update(of=of, key_share=True) if is_postgresql(connection) else rows
+
+
+def lock_out(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+    """Lock the rows that are free against everybody, `lock_shared` included, and pass over the others."""
+    return rows.with_for_update(skip_locked=True, of=of) if is_postgresql(connection) else rows
+
+
+def lock_shared(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+    """Keep the rows from being locked out until the transaction ends. Any number may; an UPDATE of other than the key
+    goes on meanwhile.
+    """
+    return rows.with_for_update(read=True, key_share=True, of=of) if is_postgresql(connection) else rows
 
 
 def storable(text: str) -> str:

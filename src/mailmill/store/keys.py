@@ -17,10 +17,11 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import MasterKeyError
+from mailmill.store import dialect
 from mailmill.store.data_folder import disk_error
 from mailmill.store.database import Database
 from mailmill.store.tables import setting
@@ -96,10 +97,11 @@ async def open_key_ring(
     ring, source = await asyncio.to_thread(_find, data_dir, explicit, key_file, make=canary is None)
     if canary is None:
         async with database.write() as connection:
+            # Nodes that start at once each have a key: the first one's counts, and the others are told.
+            new = dialect.insert(connection, setting).values(name=_CANARY, value=ring.seal(_CANARY_TEXT))
+            await connection.execute(new.on_conflict_do_nothing())
             canary = await _canary(connection)
-            if canary is None:
-                await connection.execute(insert(setting).values(name=_CANARY, value=ring.seal(_CANARY_TEXT)))
-                return ring
+        assert canary is not None
     try:
         matches = ring.unseal(canary) == _CANARY_TEXT
     except MasterKeyError:
@@ -131,7 +133,7 @@ def _find(data_dir: Path, explicit: str | None, key_file: Path | None, *, make: 
         if not make:
             raise MasterKeyError(
                 f"the master key is missing, and this store holds what was sealed with it ({own_file} is not there)",
-                hint=f"restore {own_file} from the backup, or set MAILMILL_KEY or key_file to the same key",
+                hint=f"put {own_file} back (it is in no backup), or set MAILMILL_KEY or key_file to the same key",
             )
         text = KeyRing.generate()
         _write_new(own_file, text)

@@ -1,7 +1,7 @@
-"""Bringing a SQLite file to the schema this version needs. Blocking; called in a thread, before anything else connects.
+"""Bringing a database to the schema this version needs. Blocking; called in a thread, before anything else connects.
 
-Each migration is one transaction, so a crash leaves the schema as it was. Alembic is loaded only when there is
-something to do: a start on an up-to-date store costs one SELECT.
+On SQLite each migration is one transaction, on PostgreSQL all that are missing are one, so a crash leaves the schema
+as it was. Alembic is loaded only when there is something to do: a start on an up-to-date store costs one SELECT.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy import URL, Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from mailmill.errors import StoreError
 
 HEAD = "0003"
 """The newest revision in ``migrations/versions`` (a test compares)."""
+
+OLDEST_CODE = "schema_oldest_code"
+"""The row of ``setting`` that holds the `HEAD` of the oldest code that may run on the schema as it is."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -44,8 +47,28 @@ def migrate_sqlite(path: Path) -> None:
         engine.dispose()
 
 
-def upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing over ``connection``, any dialect."""
+def revision_of(connection: Connection) -> str | None:
+    """The revision that the database is at; None where it is empty."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def serves_this_code(connection: Connection) -> bool:
+    """Whether a newer version has brought the schema beyond ours, and says that ours may run on it: a node that is not
+    upgraded yet, or goes back, has to start too. Each migration from 0004 on notes under `OLDEST_CODE` the oldest one.
+    """
+    revision = revision_of(connection)
+    if revision is None or revision <= HEAD:
+        return False
+    wanted = text("SELECT value FROM setting WHERE name = :name")
+    oldest: str | None = connection.scalar(wanted, {"name": OLDEST_CODE})
+    return oldest is not None and oldest <= HEAD
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations that are missing over ``connection``, any dialect, up to ``revision``."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -54,8 +77,11 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
+        # Not asked before: a question begins a transaction, and Alembic commits only those of its own.
+        if serves_this_code(connection):
+            return
         raise StoreError(
             f"the database cannot be brought to this version: {error}",
             hint="it was last written by a newer mailmill; upgrade, or restore the backup from before",

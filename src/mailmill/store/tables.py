@@ -76,6 +76,17 @@ shard = Table(
     Column("leased_until", Float, nullable=False, server_default="0"),  # by the database's clock
 )
 
+errand = Table(
+    "errand",  # what a node asks of the owner of an account; removed by who asked
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("account_id", Id, ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(10), nullable=False),  # pass | resume
+    Column("asked_at", Float, nullable=False),  # by the database's clock
+    Column("answer", Text),  # JSON
+    sqlite_autoincrement=True,
+)
+
 account = Table(
     "account",
     metadata,
@@ -95,6 +106,7 @@ account = Table(
     Column("initialized_at", Float),
     Column("keep_raw_seconds", Float),  # retention; NULL keeps for good
     Column("keep_results_seconds", Float),
+    Column("keep_deleted_seconds", Float),
     Column("removing_at", Float),  # its rows are being deleted, in pieces
     UniqueConstraint("tenant_id", "name"),
 )
@@ -127,7 +139,7 @@ blob = Table(
     Column("segment", String(80), nullable=False),
     Column("offset_bytes", BigInteger, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
-    Column("created_at", Float, nullable=False),
+    Column("created_at", Float, nullable=False),  # when a transaction last came with these bytes (blob_references)
     Index("ix_blob_segment", "segment"),
     sqlite_with_rowid=False,
 )
@@ -217,7 +229,8 @@ work = Table(
     Column("version", Integer, nullable=False),
     Column("account_id", Id, nullable=False),
     Column("shard", Integer, nullable=False),
-    Column("state", String(10), nullable=False),  # pending | waiting (for run_at) | processing | failed
+    # pending | waiting (for run_at) | throttled (its account has enough in processing) | processing | failed
+    Column("state", String(10), nullable=False),
     Column("priority", Integer, nullable=False),  # 0 new mail, 10 backlog and reprocessing
     Column("vt", Float, nullable=False),  # virtual time: fair order, set at enqueue
     Column("run_at", Float, nullable=False),
@@ -246,6 +259,23 @@ work = Table(
         "vt",
         sqlite_where=text("state = 'pending'"),
         postgresql_where=text("state = 'pending'"),
+    ),
+    Index(
+        "ix_work_crashed",  # few: they are claimed one by one
+        "processor",
+        "priority",
+        "vt",
+        sqlite_where=text("state = 'pending' AND crashes > 0"),
+        postgresql_where=text("state = 'pending' AND crashes > 0"),
+    ),
+    Index(
+        "ix_work_throttled",  # the next of an account that is let in again
+        "processor",
+        "account_id",
+        "priority",
+        "vt",
+        sqlite_where=text("state = 'throttled'"),
+        postgresql_where=text("state = 'throttled'"),
     ),
     Index(
         "ix_work_waiting", "run_at", sqlite_where=text("state = 'waiting'"), postgresql_where=text("state = 'waiting'")
@@ -282,6 +312,24 @@ processor = Table(
     Column("paused_at", Float),
 )
 
+reprocess = Table(
+    "reprocess",  # a processor asked to run again over the past, and how far its rows are in the queue
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("processor", String(80), nullable=False),
+    Column("version", Integer, nullable=False),  # that runs now
+    Column("asked", Text, nullable=False),  # JSON: which messages
+    Column("state", String(10), nullable=False),  # running | done
+    Column("position", Id, nullable=False, server_default="0"),  # the message up to which it has looked
+    Column("last_id", Id, nullable=False),  # the newest message when it was asked for
+    Column("busy_from", Id),  # the first message that an older version was just running over
+    Column("total", BigInteger),  # messages to queue; NULL until they are counted
+    Column("queued", BigInteger, nullable=False, server_default="0"),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float),
+    sqlite_autoincrement=True,
+)
+
 worker = Table(
     "worker",  # proof of life
     metadata,
@@ -305,9 +353,8 @@ event = Table(
     Column("created_at", Float, nullable=False),
     # PostgreSQL: its number among what is committed, given by the sequencer; readers go by it. SQLite: NULL, the id is.
     Column("seq", BigInteger),
-    Index("ix_event_seq", "seq", unique=True, postgresql_where=text("seq IS NOT NULL")),
-    Index("ix_event_unnumbered", "id", postgresql_where=text("seq IS NULL")),
-    Index("ix_event_created_at", "created_at"),
+    Index("ix_event_seq", "seq", unique=True, postgresql_where=text("seq IS NOT NULL")).ddl_if(dialect="postgresql"),
+    Index("ix_event_unnumbered", "id", postgresql_where=text("seq IS NULL")).ddl_if(dialect="postgresql"),
     sqlite_autoincrement=True,  # an id is never given twice, so cursors stay valid
 )
 
@@ -329,6 +376,7 @@ delivery = Table(
     Column("created_at", Float, nullable=False),
     Column("finished_at", Float),
     UniqueConstraint("destination", "event_id"),
+    Index("ix_delivery_event_id", "event_id"),  # what retention asks: who still needs an event
     Index(
         "ix_delivery_claim",
         "destination",

@@ -6,8 +6,12 @@ Law: whoever waits for a hint also polls. `Database.write` gives hints after the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final, Literal, get_args
+
+WakeName = Literal["work", "events", "deliveries", "requests", "nodes"]
+WAKE_NAMES: Final[tuple[WakeName, ...]] = get_args(WakeName)
 
 
 class Subscription:
@@ -93,12 +97,21 @@ class Hint:
 
 
 class Wakeups:
-    """The hints of one store: new work, new events, new deliveries, requests that came or moved on."""
+    """The hints of one store: new work, new events, new deliveries, requests that came or moved on, nodes that came,
+    went or gave something up.
+    """
 
-    __slots__ = ("deliveries", "events", "requests", "work")
+    __slots__ = ("deliveries", "events", "nodes", "requests", "work")
 
     def __init__(self) -> None:
         self.work = Hint()
         self.events = Hint()
         self.deliveries = Hint()
         self.requests = Hint()
+        self.nodes = Hint()
+
+    def notify(self, names: Iterable[WakeName] = WAKE_NAMES) -> None:
+        """Give the hints called ``names``."""
+        for name in names:
+            hint: Hint = getattr(self, name)
+            hint.notify()

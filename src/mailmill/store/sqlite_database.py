@@ -1,0 +1,232 @@
+"""The embedded database: one SQLite file in one process.
+
+Laws:
+
+* One connection writes (``BEGIN IMMEDIATE``), and callers get it one after the other, in the order they asked. SQLite
+  3.7.0 to 3.51.2 can corrupt a WAL that two connections write or checkpoint at once, so only this one checkpoints too
+  and the readers are ``mode=ro``.
+* A statement on the writer is never cut: a cancellation that arrives during one is raised when it is over, then the
+  transaction is rolled back. So the connection survives, and no thread still writes when the next caller begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from mailmill.errors import ConfigurationError, StorageFullError, StoreError
+from mailmill.store import sqlite_driver
+from mailmill.store.data_folder import FolderLock, make_private_file, make_private_folder
+from mailmill.store.database import Database, InsertWatch, WakeName, uncut
+from mailmill.store.migrate import migrate_sqlite
+
+_BUSY_TIMEOUT_SECONDS = 10.0
+_FULL_ERRORS = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
+_DAMAGE_ERRORS = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+_URL_HINT = "use sqlite+aiosqlite:///PATH"
+
+
+class SqliteDatabase(Database):
+    """One open file. The data folder is locked for as long as it is open."""
+
+    alone = True
+
+    def __init__(self, writer: AsyncEngine, readers: AsyncEngine, lock: FolderLock) -> None:
+        super().__init__()
+        self._writer = writer
+        self._readers = readers
+        self._folder_lock = lock
+        self._turn = asyncio.Lock()  # asyncio's lock is FIFO
+        self._inserts = InsertWatch(writer)
+
+    @classmethod
+    async def connect(cls, url: str, *, data_dir: Path, readers: int) -> SqliteDatabase:
+        """`Database.open` for ``sqlite+aiosqlite:///PATH``."""
+        database = cls(*await asyncio.to_thread(_prepare, url, data_dir, readers))
+        try:
+            # The writer connects first: it turns WAL on, which a reader cannot.
+            async with database.write():
+                pass
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    @asynccontextmanager
+    async def write(self, *, wake: Collection[WakeName] = ()) -> AsyncIterator[AsyncConnection]:
+        began = time.monotonic()
+        async with self._turn:
+            with _translated():
+                connection = _UncutConnection(self._writer)
+                try:
+                    await uncut(connection.start())
+                    await uncut(connection.begin().start())
+                    yield connection
+                    try:
+                        await uncut(connection.commit())
+                    finally:
+                        # A cancelled commit may stand; a hint for nothing does no harm.
+                        self.wake.notify({*self._inserts.touched(connection), *wake})
+                    self.observe_write(time.monotonic() - began)
+                finally:
+                    # Rolls back what is not committed: a body that raised, or a COMMIT that failed (disk full, busy).
+                    if connection.sync_connection is not None:
+                        await uncut(connection.close())
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        with _translated():
+            async with self._readers.connect() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        async with self._turn:
+            await self._readers.dispose()
+            # The writer last: SQLite then folds the WAL into the database file.
+            await self._writer.dispose()
+            self._folder_lock.release()
+
+
+class _UncutConnection(AsyncConnection):
+    """A connection whose statements finish before a cancellation is raised.
+
+    SQLAlchemy takes a cancelled statement for a broken connection and reconnects, while the driver's thread may still
+    be writing on the old one.
+    """
+
+    async def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
+        return await uncut(super().execute(statement, parameters, execution_options=execution_options))
+
+    async def exec_driver_sql(self, statement: str, parameters: Any = None, execution_options: Any = None) -> Any:
+        return await uncut(super().exec_driver_sql(statement, parameters, execution_options))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise _store_error(error.orig or error) from error
+    except PoolTimeoutError as error:
+        raise StoreError("no reading connection to the database became free in time") from error
+
+
+def _store_error(error: BaseException) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name in _FULL_ERRORS:
+        return StorageFullError(
+            f"the database cannot grow: {error}",
+            hint="free space on the disk of the data folder (or raise its quota); nothing was lost",
+        )
+    if name.startswith(_DAMAGE_ERRORS):
+        return StoreError(
+            f"the database is damaged: {error}",
+            hint="stop the service, keep a copy of the file, and restore the latest backup",
+        )
+    if name.startswith("SQLITE_BUSY"):
+        return StoreError(
+            f"the database is locked by another program: {error}", hint="close the program that has the file open"
+        )
+    return StoreError(f"the database failed: {error}")
+
+
+def sqlite_path(url: str) -> Path:
+    """The file that ``url`` names. Raises ConfigurationError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "the database URL cannot be read", key="service.database_url", hint=_URL_HINT
+        ) from error
+    if parsed.drivername != "sqlite+aiosqlite" or not parsed.database or parsed.database == ":memory:" or parsed.query:
+        raise ConfigurationError(
+            f"the database {parsed.drivername!r} is not supported like that", key="service.database_url", hint=_URL_HINT
+        )
+    return Path(parsed.database).expanduser().absolute()
+
+
+def _prepare(url: str, data_dir: Path, readers: int) -> tuple[AsyncEngine, AsyncEngine, FolderLock]:
+    """All that blocks: lock, files, migrations, engines (which do not connect yet)."""
+    path = sqlite_path(url)
+    make_private_folder(data_dir)
+    locks = [data_dir / "lock"]
+    if path.parent.resolve() != data_dir.resolve():
+        # Two data folders may name one database file: it needs a lock of its own.
+        if not path.parent.exists():
+            make_private_folder(path.parent)
+        locks.append(path.with_name(f"{path.name}.lock"))
+    lock = FolderLock(locks)
+    try:
+        make_private_file(path)
+        with _translated():
+            migrate_sqlite(path)
+        writing = URL.create("sqlite+aiosqlite", database=str(path))
+        # As a URI, so that characters such as "?" and "%" in the path stay part of it.
+        reading = URL.create(
+            "sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"}
+        )
+        return (
+            _sqlite_engine(writing, pool_size=1, begin="BEGIN IMMEDIATE", pragmas=_WRITER_PRAGMAS),
+            _sqlite_engine(reading, pool_size=readers, begin="BEGIN", pragmas=_READER_PRAGMAS),
+            lock,
+        )
+    except sqlite3.Error as error:
+        lock.release()
+        raise _store_error(error) from error
+    except BaseException:
+        lock.release()
+        raise
+
+
+_WRITER_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA wal_autocheckpoint=4000",  # pages: 16 MiB
+    "PRAGMA journal_size_limit=67108864",
+    "PRAGMA cache_size=-16000",  # KiB
+    "PRAGMA temp_store=MEMORY",
+)
+_READER_PRAGMAS = ("PRAGMA cache_size=-4000", "PRAGMA temp_store=MEMORY")
+
+
+def _sqlite_engine(url: URL, *, pool_size: int, begin: str, pragmas: Sequence[str]) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        hide_parameters=True,  # an error's text would hold mail
+        # The driver must not begin or commit by itself: BEGIN is ours, below.
+        connect_args={
+            "isolation_level": None,
+            "timeout": _BUSY_TIMEOUT_SECONDS,
+            "async_creator_fn": sqlite_driver.connect,
+        },
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
