@@ -19,17 +19,17 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from standardwebhooks import Webhook
 
-from mailmill.alerts import health, pump, rules
-from mailmill.alerts.dispatcher import Dispatcher
+from mailmill.alerts import health, pump, rules, turning
+from mailmill.alerts.dispatcher import DEAD_AFTER_SECONDS, Dispatcher
 from mailmill.alerts.envelopes import Envelopes
 from mailmill.alerts.rendering import render
 from mailmill.alerts.rules import Destination
 from mailmill.message_parser import parse_headers
 from mailmill.model import Backlog, EventName, MailboxRef, MessageMeta, Uid
-from mailmill.store import accounts, event_log, messages, outbox, queue
+from mailmill.store import accounts, dialect, event_log, messages, outbox, queue, sequencer
 from mailmill.store.blobs import BlobRef, BlobStore
 from mailmill.store.database import Database
-from mailmill.store.event_log import NewEvent
+from mailmill.store.event_log import EventRow, NewEvent
 from mailmill.store.messages import Arrival, Cursor, StoredContent, SyncBatch, WorkPlan
 from mailmill.store.tables import blob, delivery, message, result
 from mailmill.uid_set import UidSet
@@ -86,6 +86,13 @@ class Mill:
             ]
             await event_log.append(connection, new)
 
+    async def events(self, name: str = "") -> list[EventRow]:
+        """All events, or those called ``name``."""
+        async with self.database.write() as connection:
+            await sequencer.number(connection)
+            rows = await event_log.read_after(connection, 0, 1000)
+        return [row for row in rows if row.event == name or not name]
+
     async def deliveries(self, destination: str = "hook") -> list[dict[str, Any]]:
         async with self.database.read() as connection:
             rows = await connection.execute(
@@ -110,8 +117,8 @@ class Mill:
 
 
 @pytest.fixture
-async def mill(data_dir: Path) -> AsyncIterator[Mill]:
-    database = await Database.open(f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir)
+async def mill(data_dir: Path, database_url: str) -> AsyncIterator[Mill]:
+    database = await Database.open(database_url, data_dir=data_dir)
     blobs = BlobStore(data_dir / "blobs")
     async with database.write() as connection:
         account = await accounts.ensure_account(
@@ -301,8 +308,8 @@ async def test_a_destination_that_is_down_burns_no_attempts_and_comes_back(
 async def test_what_nobody_foresaw_ends_neither_planner_nor_pump(
     mill: Mill, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pump, "MAX_PAUSE_SECONDS", 0.01)
-    broken = dict.fromkeys(("recover", "plan_deliveries", "next_run_at", "get"), 2)
+    monkeypatch.setattr(turning, "MAX_PAUSE_SECONDS", 0.01)
+    broken = dict.fromkeys(("recover", "plan_deliveries", "next_due_seconds", "get"), 2)
 
     def fails_twice(owner: Any, name: str) -> None:
         right = getattr(owner, name)
@@ -315,7 +322,7 @@ async def test_what_nobody_foresaw_ends_neither_planner_nor_pump(
 
         monkeypatch.setattr(owner, name, wrong)
 
-    for name in ("recover", "plan_deliveries", "next_run_at"):
+    for name in ("recover", "plan_deliveries", "next_due_seconds"):
         fails_twice(outbox, name)
     fails_twice(Envelopes, "get")
     async with running(mill, hook(receiver.url)):
@@ -350,14 +357,23 @@ async def test_a_cancelled_dispatcher_gives_back_what_it_holds(mill: Mill, recei
 
 async def test_what_a_dead_process_held_is_sent(mill: Mill, receiver: WebhookReceiver) -> None:
     await mill.raise_events(1)
+    # Where nobody else can have the database open it is dead at once, whatever it said last.
+    silent_seconds = 0 if mill.database.alone else DEAD_AFTER_SECONDS + 1
     async with mill.database.write() as connection:
-        await queue.heartbeat(connection, "dead", time.time())
+        await sequencer.number(connection)
+        await queue.heartbeat(connection, "dead", dialect.now(connection) - silent_seconds)
         await outbox.plan_deliveries(
-            connection, 10, lambda event: ["hook"] * (event.event == "connectError"), time.time()
+            connection, 10, lambda event: ["hook"] * (event.event == "connectError"), dialect.now(connection)
         )
-        await outbox.claim(
-            connection, destination="hook", worker_id="dead", limit=1, deadline_seconds=3600, now=time.time()
+        claims = await outbox.claim(
+            connection,
+            destination="hook",
+            worker_id="dead",
+            limit=1,
+            deadline_seconds=3600,
+            now=dialect.now(connection),
         )
+    assert len(claims) == 1
     async with running(mill, hook(receiver.url)):
         await mill.until(all_are("delivered", 1))
 
@@ -396,8 +412,7 @@ async def test_results_stand_under_the_names_of_the_contract(mill: Mill) -> None
             "default", EventName.MESSAGE_PROCESSED, 1.0, mill.account_id, "INBOX", message_id=message_id
         )
         await event_log.append(connection, [processed])
-    async with mill.database.read() as connection:
-        rows = await event_log.read_after(connection, 0, 100)
+    rows = await mill.events()
     envelopes = await render(mill.database, mill.blobs, rows)
     assert [envelope["event"] for envelope in envelopes] == [row.event for row in rows]
     data = next(envelope["data"] for envelope in envelopes if envelope["event"] == "messageProcessed")
@@ -410,8 +425,7 @@ async def test_results_stand_under_the_names_of_the_contract(mill: Mill) -> None
 
 async def test_long_text_is_trimmed(mill: Mill) -> None:
     await mill.arrive(b"Subject: long\r\nX-Long: " + b"h" * 60_000 + b"\r\n\r\n" + b"x" * 200_000)
-    async with mill.database.read() as connection:
-        rows = [row for row in await event_log.read_after(connection, 0, 100) if row.event == "messageNew"]
+    rows = await mill.events("messageNew")
     data = (await render(mill.database, mill.blobs, rows))[0]["data"]
     assert data["text"]["hasMore"] is True
     assert len(data["text"]["plain"]) == 32 << 10
@@ -438,10 +452,9 @@ async def test_no_reader_is_held_while_raw_mail_is_read_and_parsed(mill: Mill, m
         held_at_reading.append(held)
         return await get_many(refs)
 
+    ids = [row.id for row in await mill.events("messageNew")]
     monkeypatch.setattr(mill.database, "read", counted_read)
     monkeypatch.setattr(mill.blobs, "get_many", watched_get_many)
-    async with mill.database.read() as connection:
-        ids = [row.id for row in await event_log.read_after(connection, 0, 100) if row.event == "messageNew"]
     found = await Envelopes(mill.database, mill.blobs).get(ids)
     assert json.loads(found[ids[0]].body)["data"]["text"]["plain"] == "Guten Tag"
     assert held_at_reading == [0]
@@ -451,8 +464,7 @@ async def test_a_date_that_no_calendar_holds_is_shown_as_none(mill: Mill) -> Non
     message_id = await mill.arrive()
     async with mill.database.write() as connection:
         await connection.execute(update(message).where(message.c.id == message_id).values(date_header=1e18))
-    async with mill.database.read() as connection:
-        rows = [row for row in await event_log.read_after(connection, 0, 100) if row.event == "messageNew"]
+    rows = await mill.events("messageNew")
     [envelope] = await render(mill.database, mill.blobs, rows)
     assert envelope["data"]["date"] is None
     assert envelope["data"]["subject"] == "Rechnung für März"

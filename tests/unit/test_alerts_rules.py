@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailmill.alerts.health import FAILURES, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Health
-from mailmill.alerts.rules import LONGEST_WAIT_SECONDS, Destination, is_refusal, matching, retry_at
+from mailmill.alerts.rules import LONGEST_WAIT_SECONDS, Destination, is_refusal, matching, retry_after
 from mailmill.errors import DeliveryError
 from mailmill.store.event_log import EventRow
 
@@ -13,6 +13,7 @@ from mailmill.store.event_log import EventRow
 def event(name: str = "messageNew", *, tenant: str = "default", historical: bool = False) -> EventRow:
     return EventRow(
         id=1,
+        position=1,
         tenant_id=tenant,
         event=name,
         created_at=0.0,
@@ -58,38 +59,38 @@ HOOK = Destination("hook")
 
 def test_the_wait_grows_with_full_jitter_up_to_six_hours() -> None:
     error = DeliveryError("down", status=503)
-    longest = [retry_at(HOOK, error, attempts, 0.0, 1.0) for attempts in range(1, 13)]
+    longest = [retry_after(HOOK, error, attempts, 1.0) for attempts in range(1, 13)]
     assert longest[:4] == [5.0, 20.0, 80.0, 320.0]
     assert longest[10] == LONGEST_WAIT_SECONDS
     assert longest[11] is None, "twelve attempts, then it is given up"
-    assert retry_at(HOOK, error, 5, 100.0, 0.0) == 100.0
-    assert retry_at(Destination("x", max_attempts=1), error, 1, 0.0, 0.5) is None
+    assert retry_after(HOOK, error, 5, 0.0) == 0.0
+    assert retry_after(Destination("x", max_attempts=1), error, 1, 0.5) is None
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 422])
 def test_a_refusal_is_tried_as_long_as_anything_else(status: int) -> None:
     error = DeliveryError("no", status=status)
     assert is_refusal(error), "nothing against its health"
-    assert retry_at(HOOK, error, 11, 0.0, 0.5) == retry_at(HOOK, DeliveryError("down", status=503), 11, 0.0, 0.5)
-    assert retry_at(HOOK, error, 11, 0.0, 0.5) is not None
-    assert retry_at(HOOK, error, 12, 0.0, 0.5) is None
+    assert retry_after(HOOK, error, 11, 0.5) == retry_after(HOOK, DeliveryError("down", status=503), 11, 0.5)
+    assert retry_after(HOOK, error, 11, 0.5) is not None
+    assert retry_after(HOOK, error, 12, 0.5) is None
 
 
 @pytest.mark.parametrize("status", [None, 408, 425, 429, 500, 503])
 def test_what_is_temporary_is_tried_on(status: int | None) -> None:
     error = DeliveryError("later", status=status)
     assert not is_refusal(error)
-    assert retry_at(HOOK, error, 11, 0.0, 0.5) is not None
+    assert retry_after(HOOK, error, 11, 0.5) is not None
 
 
 def test_permanent_is_permanent() -> None:
-    assert retry_at(HOOK, DeliveryError("gone", status=410, permanent=True), 1, 0.0, 0.5) is None
+    assert retry_after(HOOK, DeliveryError("gone", status=410, permanent=True), 1, 0.5) is None
 
 
 def test_retry_after_lengthens_the_wait_within_bounds() -> None:
-    assert retry_at(HOOK, DeliveryError("x", status=429, retry_after_seconds=60.0), 1, 0.0, 0.5) == 60.0
-    assert retry_at(HOOK, DeliveryError("x", status=429, retry_after_seconds=0.0), 1, 0.0, 0.5) == 2.5
-    assert retry_at(HOOK, DeliveryError("x", status=429, retry_after_seconds=1e9), 1, 0.0, 0.5) == LONGEST_WAIT_SECONDS
+    assert retry_after(HOOK, DeliveryError("x", status=429, retry_after_seconds=60.0), 1, 0.5) == 60.0
+    assert retry_after(HOOK, DeliveryError("x", status=429, retry_after_seconds=0.0), 1, 0.5) == 2.5
+    assert retry_after(HOOK, DeliveryError("x", status=429, retry_after_seconds=1e9), 1, 0.5) == LONGEST_WAIT_SECONDS
 
 
 def fail(health: Health, times: int, now: float) -> None:

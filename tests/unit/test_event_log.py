@@ -1,4 +1,4 @@
-"""The event log: what goes in comes out, in order, and ids are never given twice."""
+"""The event log: what goes in comes out, in order, and nothing is given twice."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mailmill.errors import CursorAheadError
 from mailmill.model import EventName
-from mailmill.store import event_log
+from mailmill.store import event_log, sequencer
 from mailmill.store.database import Database
 from mailmill.store.event_log import NewEvent
 from mailmill.store.tables import event
 
 
 @pytest.fixture
-async def database(data_dir: Path) -> AsyncIterator[Database]:
-    opened = await Database.open(f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir)
+async def database(data_dir: Path, database_url: str) -> AsyncIterator[Database]:
+    opened = await Database.open(database_url, data_dir=data_dir)
     yield opened
     await opened.close()
 
 
-def new(message_id: int, *, historical: bool = False) -> NewEvent:
-    return NewEvent("default", EventName.MESSAGE_NEW, 5.0, message_id=message_id, historical=historical)
+def new(message_id: int) -> NewEvent:
+    return NewEvent("default", EventName.MESSAGE_NEW, 5.0, message_id=message_id)
 
 
 async def test_what_goes_in_comes_out(database: Database) -> None:
@@ -44,6 +46,7 @@ async def test_what_goes_in_comes_out(database: Database) -> None:
                 )
             ],
         )
+        await sequencer.number(connection)
     async with database.read() as connection:
         (row,) = await event_log.read_after(connection, 0, 10)
     assert (row.tenant_id, row.event, row.created_at, row.account_id) == ("default", "messageUpdated", 12.5, 3)
@@ -55,23 +58,25 @@ async def test_reading_goes_on_behind_the_cursor(database: Database) -> None:
     async with database.write() as connection:
         await event_log.append(connection, [])
         assert await event_log.head(connection) == 0
-        await event_log.append(connection, [new(n, historical=n % 2 == 0) for n in range(1, 8)])
+        assert await event_log.read_after(connection, 0, 100) == []
+        await append(connection, 7)
     async with database.read() as connection:
         assert await event_log.head(connection) == 7
         first = await event_log.read_after(connection, 0, 3)
-        rest = await event_log.read_after(connection, first[-1].id, 100)
+        rest = await event_log.read_after(connection, first[-1].position, 100)
         assert [row.message_id for row in first + rest] == [1, 2, 3, 4, 5, 6, 7]
+        assert [row.position for row in first + rest] == [1, 2, 3, 4, 5, 6, 7]
         assert await event_log.read_after(connection, 7, 100) == []
-        live = await event_log.read_after(connection, 0, 100, deliverable_only=True)
-        assert [row.message_id for row in live] == [1, 3, 5, 7]
-        assert sorted(await event_log.get(connection, [2, 5, 99])) == [2, 5]
+        found = await event_log.get(connection, [2, 5, 99])
+        assert sorted(found) == [2, 5]
+        assert found[5].position == first[1].position + 3
 
 
 async def test_an_id_is_never_given_twice(database: Database) -> None:
     async with database.write() as connection:
-        await event_log.append(connection, [new(1), new(2)])
+        await append(connection, 2)
         await connection.execute(delete(event))
-        await event_log.append(connection, [new(3)])
+        await append(connection, 1)
         assert [row.id for row in await event_log.read_after(connection, 0, 10)] == [3]
 
 
@@ -82,6 +87,27 @@ async def test_an_event_goes_with_its_transaction_and_wakes_readers(database: Da
             raise RuntimeError("undone")
     async with database.read() as connection:
         assert await event_log.head(connection) == 0
+    with database.wake.events.subscribe() as hint:
+        async with database.write() as connection:
+            await event_log.append(connection, [new(1)])
+        while True:
+            assert await hint.wait(5), "no hint came"
+            async with database.read() as connection:
+                if await event_log.head(connection):  # a hint may come for nothing
+                    assert await event_log.is_numbered(connection)
+                    break
+
+
+async def test_a_cursor_of_another_database_is_told(database: Database) -> None:
     async with database.write() as connection:
-        await event_log.append(connection, [new(1)])
-    assert await database.wake.events.wait(5)
+        await append(connection, 2)
+        assert await event_log.read_after(connection, 2, 10) == []
+        with pytest.raises(CursorAheadError, match="cursor 3 is ahead of the event log, which ends at 2") as caught:
+            await event_log.read_after(connection, 3, 10)
+    assert caught.value.newest == 2
+    assert "backup" in caught.value.hint
+
+
+async def append(connection: AsyncConnection, count: int) -> None:
+    await event_log.append(connection, [new(number) for number in range(1, count + 1)])
+    await sequencer.number(connection)

@@ -6,25 +6,29 @@
                                      └─pump B──▶ destination B        each on its own
 
 Hints wake them within a moment of a commit; a jittered poll stands behind each.
+
+Any number of processes may do this side by side: they plan one after the other and share the rows of each destination,
+so ``concurrency`` and health are those of one process. A third task proves that this one lives, or the others would
+take back what it claimed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from sqlalchemy import func, select
 
 from mailmill.alerts.envelopes import Envelopes
-from mailmill.alerts.pump import Pump, pause_after, stopped_within, trace_of
+from mailmill.alerts.pump import STOP_SECONDS, Pump
 from mailmill.alerts.rules import matching
 from mailmill.alerts.senders import make_sender
-from mailmill.errors import MailmillError
+from mailmill.alerts.turning import turn_until
 from mailmill.store import dialect, outbox, queue
 from mailmill.store.tables import account
+from mailmill.store.wakeups import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +44,8 @@ PLAN_BATCH: Final = 500
 POLL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10.0
 DEAD_AFTER_SECONDS: Final = 60.0
+
+_ID_CHARACTERS: Final = 70  # of 80 that there are; what makes it one of a kind stands at its end
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +67,9 @@ class Dispatcher:
         self._database = database
         self._blobs = blobs
         self._destinations = tuple(destinations)
-        self._worker_id = worker_id
+        # Not the worker's own: that one ends its proof of life when the processors have stopped, which is before us.
+        self._worker_id = f"{worker_id[-_ID_CHARACTERS:]}/alerts"
+        self._known = asyncio.Event()
         self._observe = observe
         self._accounts: dict[int, str] = {}
 
@@ -76,48 +84,68 @@ class Dispatcher:
         # In a thread: a client reads the trusted certificates from disk.
         senders = await asyncio.to_thread(lambda: [make_sender(destination) for destination in self._destinations])
         envelopes = Envelopes(self._database, self._blobs)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._plan_until(stop), name="planner")
-            for destination, sender in zip(self._destinations, senders, strict=True):
-                pump = Pump(destination, sender, self._database, envelopes, self._worker_id, self._observe)
-                group.create_task(pump.run(stop), name=f"destination {destination.name}")
+        ended = asyncio.Event()
+        alive = asyncio.create_task(self._live_until(ended), name="proof of life")
+        try:
+            # Before it is known that we live, what we claim could be taken back from us.
+            await _either(self._known, stop)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._plan_until(stop), name="planner")
+                for destination, sender in zip(self._destinations, senders, strict=True):
+                    pump = Pump(destination, sender, self._database, envelopes, self._worker_id, self._observe)
+                    group.create_task(pump.run(stop), name=f"destination {destination.name}")
+        finally:
+            # Also while the pumps wind down: what they still hold is theirs.
+            ended.set()
+            await alive
+
+    async def _live_until(self, stop: asyncio.Event) -> None:
+        async def turn() -> float:
+            await self._show_life(first=not self._known.is_set())
+            self._known.set()
+            return HEARTBEAT_SECONDS
+
+        await turn_until(stop, turn, Subscription(), "the proof of life", _log)
+        try:
+            async with asyncio.timeout(STOP_SECONDS), self._database.write() as connection:
+                await queue.retire(connection, self._worker_id)
+        except Exception as error:  # noqa: BLE001 - it is found dead after a while
+            _log.warning("deliveries that were not closed wait for their recovery", error=str(error))
+
+    async def _show_life(self, *, first: bool) -> None:
+        """Show that we live, and take back what the dead held.
+
+        Where nobody else has this database open, whoever held a delivery before us is dead.
+        """
+        dead_after_seconds = 0.0 if first and self._database.alone else DEAD_AFTER_SECONDS
+        async with self._database.write() as connection:
+            await queue.heartbeat(connection, self._worker_id, dialect.now(connection))
+            recovered = await outbox.recover(
+                connection, dead_after_seconds=dead_after_seconds, now=dialect.now(connection)
+            )
+        if recovered:
+            self._database.wake.deliveries.notify()
+            _log.info("deliveries taken back from a process that is gone", deliveries=recovered)
 
     async def _plan_until(self, stop: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
         with self._database.wake.events.subscribe() as hint:
-            stopper = asyncio.create_task(_notify_when(stop, hint.notify))
-            recovered_at: float | None = None
-            failures = 0
-            try:
-                while not stop.is_set():
-                    try:
-                        if recovered_at is None or loop.time() - recovered_at >= HEARTBEAT_SECONDS:
-                            await self._recover(first=recovered_at is None)
-                            recovered_at = loop.time()
-                        planned = await self._plan()
-                        failures = 0
-                    except Exception as error:  # noqa: BLE001 - the boundary of the planner: the pumps go on
-                        failures += 1
-                        pause = pause_after(failures)
-                        if isinstance(error, MailmillError):
-                            _log.warning("planning waits for the store", error=str(error), hint=error.hint)
-                        else:
-                            _log.error("planning failed in an unforeseen way", exception=trace_of(error))
-                        await stopped_within(stop, pause)
-                        continue
-                    if planned < PLAN_BATCH:
-                        await hint.wait(POLL_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - jitter
-            finally:
-                stopper.cancel()
+            await turn_until(stop, self._plan, hint, "planning", _log)
 
-    async def _plan(self) -> int:
-        """Plan one batch of events; how many were looked at."""
+    async def _plan(self) -> float:
+        """Plan one batch of events. Returns how long to wait for a hint; 0: there may be more."""
+        if not self._database.alone:
+            # The lock below costs a commit even where there is nothing to plan, and every process is told of an event.
+            async with self._database.read() as connection:
+                if await outbox.is_planned(connection):
+                    return _poll_seconds()
         async with self._database.write() as connection:
             await self._learn_accounts(connection)
-            return await outbox.plan_deliveries(connection, PLAN_BATCH, self._match, time.time())
+            planned = await outbox.plan_deliveries(connection, PLAN_BATCH, self._match, dialect.now(connection))
+        return 0.0 if planned == PLAN_BATCH else _poll_seconds()
 
     def _match(self, event: EventRow) -> list[str]:
-        name = self._accounts.get(event.account_id) if event.account_id is not None else None
+        # Of an account that was deleted the event itself has the name.
+        name = self._accounts.get(event.account_id) if event.account_id is not None else event.data.get("account")
         return matching(event, self._destinations, name)
 
     async def _learn_accounts(self, connection: AsyncConnection) -> None:
@@ -129,22 +157,15 @@ class Dispatcher:
             rows = await connection.execute(select(account.c.id, account.c.name))
             self._accounts = {row.id: row.name for row in rows}
 
-    async def _recover(self, *, first: bool = False) -> None:
-        """Show that we live, and take back what the dead held.
 
-        On SQLite we hold the data folder, so at the start whoever else held a delivery is dead.
-        """
-        now = time.time()
-        async with self._database.write() as connection:
-            await queue.heartbeat(connection, self._worker_id, now)
-            alone = first and not dialect.is_postgresql(connection)
-            before = now if alone else now - DEAD_AFTER_SECONDS
-            recovered = await outbox.recover(connection, heartbeat_before=before, now=now)
-        if recovered:
-            self._database.wake.deliveries.notify()
-            _log.info("deliveries taken back from a process that is gone", deliveries=recovered)
+def _poll_seconds() -> float:
+    return POLL_SECONDS * random.uniform(0.5, 1)  # noqa: S311 - jitter
 
 
-async def _notify_when(stop: asyncio.Event, notify: Callable[[], None]) -> None:
-    await stop.wait()
-    notify()
+async def _either(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

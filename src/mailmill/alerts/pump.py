@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from mailmill.alerts.health import Health
-from mailmill.alerts.rules import is_refusal, retry_at
+from mailmill.alerts.rules import is_refusal, retry_after
 from mailmill.alerts.senders import Outgoing
-from mailmill.errors import DeliveryError, MailmillError
-from mailmill.store import outbox
+from mailmill.alerts.turning import trace_of, turn_until
+from mailmill.errors import DeliveryError
+from mailmill.store import dialect, outbox
 from mailmill.store.outbox import DeliveryClaim, DeliveryOutcome
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ STOP_SECONDS: Final = 5.0
 GATHER_SECONDS: Final = 0.005
 DEADLINE_SLACK_SECONDS: Final = 60.0
 """A claim is another's to take this long after its exchange must have ended: rendering and the write come besides."""
-
-MAX_PAUSE_SECONDS: Final = 30.0
 
 _log = structlog.get_logger(__name__)
 
@@ -73,29 +71,11 @@ class Pump:
     async def run(self, stop: asyncio.Event) -> None:
         """Until ``stop``; then what is on its way has ``STOP_SECONDS`` to arrive, and the rest is given back."""
         with self._database.wake.deliveries.subscribe() as hint:
-            stopper = asyncio.create_task(_notify_when(stop, hint))
-            failures = 0
             try:
-                while not stop.is_set():
-                    try:
-                        pause = await self._turn(hint, stop)
-                        failures = 0
-                    except Exception as error:  # noqa: BLE001 - the boundary of one destination: all else goes on
-                        failures += 1
-                        pause = pause_after(failures)
-                        if isinstance(error, MailmillError):
-                            self._log.warning("deliveries wait for the store", error=str(error), hint=error.hint)
-                        else:
-                            self._log.error("deliveries failed in an unforeseen way", exception=trace_of(error))
-                        if await stopped_within(stop, pause):
-                            break
-                        continue
-                    if pause > 0:
-                        await hint.wait(pause)
+                await turn_until(stop, lambda: self._turn(hint, stop), hint, "delivering", self._log)
                 if self._sending:
                     await asyncio.wait(self._sending, timeout=STOP_SECONDS)
             finally:
-                stopper.cancel()
                 await self._wind_down()
 
     async def _turn(self, hint: Subscription, stop: asyncio.Event) -> float:
@@ -103,19 +83,19 @@ class Pump:
         if len(self._sending) > self._destination.concurrency // 2:
             # Under load answers come in bursts: one transaction for a few of them. Never while slots are free.
             await asyncio.sleep(GATHER_SECONDS)
-        now, clock = time.time(), asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time()
         room = self._health.allowance(len(self._sending), clock)
-        due_at = now if self._more else None
+        due_seconds: float | None = 0.0 if self._more else None
         if room and not self._more:
             async with self._database.read() as connection:
-                due_at = await outbox.next_run_at(connection, self._destination.name)
-        due = room > 0 and due_at is not None and due_at <= now
+                due_seconds = await outbox.next_due_seconds(connection, self._destination.name, dialect.now(connection))
+        due = room > 0 and due_seconds is not None and due_seconds <= 0
         claims: list[DeliveryClaim] = []
         ended = self._ended[:]
         if ended or due:
             async with self._database.write() as connection:
                 if ended:
-                    await outbox.finish(connection, self._worker_id, ended, now)
+                    await outbox.finish(connection, self._worker_id, ended, dialect.now(connection))
                 if due and not stop.is_set():
                     claims = await outbox.claim(
                         connection,
@@ -123,7 +103,7 @@ class Pump:
                         worker_id=self._worker_id,
                         limit=room,
                         deadline_seconds=self._destination.timeout_seconds + DEADLINE_SLACK_SECONDS,
-                        now=now,
+                        now=dialect.now(connection),
                     )
             del self._ended[: len(ended)]
             if due:
@@ -133,10 +113,12 @@ class Pump:
             await self._start(claims, hint)
             return 0.0
         waits = [POLL_SECONDS * random.uniform(0.7, 1)]  # noqa: S311 - jitter
-        # What was written just now is tried again at a time that `next_run_at` could not know yet.
-        next_tries = [at for at in (due_at, *(outcome.retry_at for outcome in ended)) if at is not None]
+        # What was written just now is tried again at a time that `next_due_seconds` could not know yet.
+        next_tries = [
+            wait for wait in (due_seconds, *(outcome.retry_after_seconds for outcome in ended)) if wait is not None
+        ]
         if room and next_tries:
-            waits.append(min(next_tries) - now)
+            waits.append(min(next_tries))
         if not self._health.well and not self._sending:
             waits.append(self._health.resume_at - clock)
         return max(0.01, min(waits))
@@ -183,12 +165,11 @@ class Pump:
         self._end(claim, outcome)
 
     def _failed(self, claim: DeliveryClaim, error: DeliveryError) -> DeliveryOutcome:
-        now = time.time()
-        again = retry_at(self._destination, error, claim.attempt + 1, now, random.random())  # noqa: S311 - jitter
+        again = retry_after(self._destination, error, claim.attempt + 1, random.random())  # noqa: S311 - jitter
         text = f"{error} ({error.hint})" if error.hint else str(error)
         if again is None:
             self._log.warning("delivery given up", event_id=claim.event_id, attempts=claim.attempt + 1, error=text)
-        return DeliveryOutcome(claim, delivered=False, retry_at=again, status=error.status, error=text)
+        return DeliveryOutcome(claim, delivered=False, retry_after_seconds=again, status=error.status, error=text)
 
     def _end(self, claim: DeliveryClaim, outcome: DeliveryOutcome) -> None:
         del self._held[claim.id]
@@ -216,32 +197,8 @@ class Pump:
                     await asyncio.wait(set(self._sending))
                 if self._ended or self._held:
                     async with self._database.write() as connection:
-                        await outbox.finish(connection, self._worker_id, self._ended, time.time())
+                        await outbox.finish(connection, self._worker_id, self._ended, dialect.now(connection))
                         await outbox.release(connection, self._worker_id, list(self._held.values()))
                 await self._sender.close()
         except Exception as error:  # noqa: BLE001 - as above; what is not written now is recovered
             self._log.warning("deliveries were not closed in order; they are made again", error=str(error))
-
-
-async def _notify_when(stop: asyncio.Event, hint: Subscription) -> None:
-    await stop.wait()
-    hint.notify()
-
-
-def trace_of(error: Exception) -> str:
-    """The traceback as text: what a logger's own rendering of an exception does may fail, and end its task."""
-    return "".join(traceback.format_exception(error))
-
-
-def pause_after(failures: int) -> float:
-    """Seconds to wait after so many failures in a row, with jitter."""
-    return min(MAX_PAUSE_SECONDS, 2.0 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
-
-
-async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from sqlalchemy import select
 
-from mailmill.errors import StoreError
+from mailmill.errors import StorageUnavailableError, StoreError
 from mailmill.message_parser import parse_message
 from mailmill.model import EventName
 from mailmill.store import messages as message_store
@@ -112,7 +112,9 @@ async def _look_up(connection: AsyncConnection, rows: Sequence[EventRow]) -> _Fa
 
 
 def _envelope(row: EventRow, facts: _Facts, contents: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    envelope = bare_envelope(row, facts.names.get(row.account_id) if row.account_id is not None else None)
+    # Of an account that was deleted the event itself has the name.
+    name = facts.names.get(row.account_id) if row.account_id is not None else row.data.get("account")
+    envelope = bare_envelope(row, name)
     message = facts.messages.get(row.message_id) if row.message_id is not None else None
     if message is not None:
         data = _message(message, _place(row, facts.places.get(message.id, ())))
@@ -202,15 +204,19 @@ async def _results(connection: AsyncConnection, message_id: int) -> dict[str, An
 
 async def _contents(blobs: BlobStore, messages: Collection[MessageRow]) -> dict[int, dict[str, Any]]:
     """Message id → what its raw bytes say, read in batches of bounded size."""
-    contents: dict[int, dict[str, Any]] = {}
-    for batch in _batches(messages):
+    contents: dict[int, dict[str, Any]] = {each.id: _NO_CONTENT for each in messages if not each.has_raw}
+    for batch in _batches([each for each in messages if each.has_raw]):
         raws: dict[bytes, bytes] = {}
         try:
             raws = await blobs.get_many([message.blob for message in batch])
+        except StorageUnavailableError:
+            raise  # they can be had later: nothing is told without them
         except StoreError:
             for message in batch:  # one of them cannot be read: the others can
                 try:
                     raws[message.blob.sha256] = await blobs.get(message.blob)
+                except StorageUnavailableError:
+                    raise
                 except StoreError as error:
                     _log.error("raw message cannot be read", message_id=message.id, error=str(error), hint=error.hint)
         for message in batch:

@@ -64,8 +64,9 @@ def _wants(destination: Destination, event: EventRow, account: str | None) -> bo
     return account is not None and any(fnmatchcase(account, glob) for glob in destination.accounts)
 
 
-def retry_at(destination: Destination, error: DeliveryError, attempts: int, now: float, chance: float) -> float | None:
-    """When a delivery that failed ``attempts`` times (this one included) is tried again; None to give it up.
+def retry_after(destination: Destination, error: DeliveryError, attempts: int, chance: float) -> float | None:
+    """In how many seconds a delivery that failed ``attempts`` times (this one included) is tried again; None to give it
+    up.
 
     Given up: what is permanent (410, an address that may not be called), and anything after ``max_attempts``. A refusal
     is not: a receiver in the middle of a bad deployment answers 404 too. The wait is exponential with full jitter,
@@ -75,7 +76,7 @@ def retry_at(destination: Destination, error: DeliveryError, attempts: int, now:
     if error.permanent or attempts >= destination.max_attempts:
         return None
     longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * WAIT_FACTOR ** min(attempts - 1, 20))
-    return now + min(LONGEST_WAIT_SECONDS, max(longest * chance, error.retry_after_seconds or 0.0))
+    return min(LONGEST_WAIT_SECONDS, max(longest * chance, error.retry_after_seconds or 0.0))
 
 
 def is_refusal(error: DeliveryError) -> bool:

@@ -9,23 +9,42 @@ States of a row::
 Laws:
 
 - Planning reads the event log behind a cursor of its own; the rows and the cursor move in one transaction, and a row is
-  unique by destination and event, so an event is planned once however often this is repeated.
+  unique by destination and event, so an event is planned once however often this is repeated. Several processes plan
+  one after the other: whoever plans holds the cursor's row.
 - What is history is not planned; the cursor passes it.
 - A claim raises the fence; an outcome is written only where fence and worker are still those of the claim.
 - A delivery may be made again after a crash: at least once, and its id (destination and event) stays, so that the
   receiver can drop the repeat.
-- Destinations share no claim: one that hangs holds nothing of another.
+- Destinations share no claim: one that hangs holds nothing of another. Several processes that serve one destination
+  share its rows: a claim passes over what another is just taking.
+- Times compare by the database's clock (`dialect.now`), which callers give as ``now``: what one node writes, another
+  waits for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Float,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
-from mailmill.store import dialect, event_log
-from mailmill.store.tables import delivery, setting, worker
+from mailmill.store import dialect, event_log, marks
+from mailmill.store.tables import delivery, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +53,8 @@ if TYPE_CHECKING:
 
     from mailmill.store.event_log import EventRow
 
-CURSOR: Final = "outbox_cursor"
+Moment = ColumnElement[float] | float
+"""Epoch seconds: the database's clock, or (in tests) a number."""
 
 # Literals, as in `work_state`: the partial indexes are found by them.
 _PENDING = delivery.c.state == literal_column("'pending'")
@@ -56,14 +76,14 @@ class DeliveryClaim:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOutcome:
-    """What became of a try: delivered, to be tried again at ``retry_at``, or (None) given up.
+    """What became of a try: delivered, to be tried again after ``retry_after_seconds``, or (None) given up.
 
     ``status`` is the destination's HTTP status, if it gave one.
     """
 
     claim: DeliveryClaim
     delivered: bool
-    retry_at: float | None = None
+    retry_after_seconds: float | None = None
     status: int | None = None
     error: str = ""
 
@@ -77,40 +97,36 @@ class DeliveryCounts:
 
 
 async def plan_deliveries(
-    connection: AsyncConnection, limit: int, match: Callable[[EventRow], Sequence[str]], now: float
+    connection: AsyncConnection, limit: int, match: Callable[[EventRow], Sequence[str]], now: Moment
 ) -> int:
     """Make deliveries of up to ``limit`` events that were not looked at yet; ``match`` names their destinations.
 
     Returns how many events were looked at: 0 when the log is read to its end.
     """
-    rows_cursor = select(setting.c.value).where(setting.c.name == CURSOR)
-    stored: str | None = await connection.scalar(dialect.lock(connection, rows_cursor, of=setting))
-    events = await event_log.read_after(connection, int(stored or 0), limit)
+    planned = await marks.lock(connection, marks.PLANNED)
+    events = await event_log.read_after(connection, planned, limit)
     if not events:
         return 0
     deliveries = [
-        {
-            "tenant_id": event.tenant_id,
-            "destination": destination,
-            "event_id": event.id,
-            "state": "pending",
-            "run_at": now,
-            "created_at": now,
-        }
+        {"tenant_id": event.tenant_id, "destination": destination, "event_id": event.id}
         for event in events
         if not event.historical
         for destination in match(event)
     ]
     if deliveries:
-        await connection.execute(dialect.insert(connection, delivery).on_conflict_do_nothing(), deliveries)
-    reached = str(events[-1].id)
-    moved = dialect.insert(connection, setting).values(name=CURSOR, value=reached)
-    await connection.execute(moved.on_conflict_do_update(index_elements=["name"], set_={"value": reached}))
+        adding = dialect.insert(connection, delivery).values(state="pending", run_at=now, created_at=now)
+        await connection.execute(adding.on_conflict_do_nothing(), deliveries)
+    await marks.move(connection, marks.PLANNED, events[-1].position)
     return len(events)
 
 
+async def is_planned(connection: AsyncConnection) -> bool:
+    """Whether every event that is in the log has been looked at. Locks nothing."""
+    return (await marks.get(connection, marks.PLANNED) or 0) >= await event_log.head(connection)
+
+
 async def claim(
-    connection: AsyncConnection, *, destination: str, worker_id: str, limit: int, deadline_seconds: float, now: float
+    connection: AsyncConnection, *, destination: str, worker_id: str, limit: int, deadline_seconds: float, now: Moment
 ) -> list[DeliveryClaim]:
     """Take up to ``limit`` deliveries for ``destination`` that are due, in the order they became so (then by id)."""
     if limit < 1:
@@ -131,7 +147,7 @@ async def claim(
     return [DeliveryClaim(*row[:-1]) for row in sorted(taken, key=lambda row: (row.run_at, row.event_id))]
 
 
-async def finish(connection: AsyncConnection, worker_id: str, outcomes: Sequence[DeliveryOutcome], now: float) -> int:
+async def finish(connection: AsyncConnection, worker_id: str, outcomes: Sequence[DeliveryOutcome], now: Moment) -> int:
     """Write what became of claims, as far as they are still this worker's; returns how many were."""
     written = 0
     for some in dialect.chunks(outcomes):
@@ -144,15 +160,15 @@ async def finish(connection: AsyncConnection, worker_id: str, outcomes: Sequence
                 .where(delivery.c.id == bindparam("of_delivery"))
                 .values(
                     state=bindparam("to_state"),
-                    run_at=func.coalesce(bindparam("to_run_at", type_=delivery.c.run_at.type), delivery.c.run_at),
+                    run_at=func.coalesce(_moment(now) + bindparam("wait", type_=Float), delivery.c.run_at),
                     attempt=delivery.c.attempt + 1,
                     worker_id="",
                     deadline_at=0,
                     last_status=bindparam("status"),
                     last_error=bindparam("error"),
-                    finished_at=bindparam("ended_at"),
+                    finished_at=case((bindparam("ended", type_=Boolean), _moment(now)), else_=null()),
                 ),
-                [_written(outcome, now) for outcome in mine],
+                [_written(outcome) for outcome in mine],
             )
         written += len(mine)
     return written
@@ -167,27 +183,32 @@ async def release(connection: AsyncConnection, worker_id: str, claims: Sequence[
     return released
 
 
-async def recover(connection: AsyncConnection, *, heartbeat_before: float, now: float) -> int:
-    """Take back what workers held that gave no sign of life since ``heartbeat_before``, or past its deadline.
+async def recover(connection: AsyncConnection, *, dead_after_seconds: float, now: Moment) -> int:
+    """Take back what workers held that gave no sign of life for ``dead_after_seconds``, or past its deadline.
 
     It may have been delivered, so it is delivered again. The try counts. To be called before :func:`queue.reap`
     forgets the dead or after: an unknown worker is a dead one.
     """
-    alive = select(worker.c.id).where(worker.c.heartbeat_at >= heartbeat_before)
+    alive = select(worker.c.id).where(worker.c.heartbeat_at >= now - dead_after_seconds)
+    lost = dialect.skip_locked(
+        connection,
+        select(delivery.c.id).where(_SENDING, or_(delivery.c.worker_id.not_in(alive), delivery.c.deadline_at < now)),
+        of=delivery,
+    ).cte("lost")
     taken = await connection.execute(
         update(delivery)
-        .where(_SENDING, or_(delivery.c.worker_id.not_in(alive), delivery.c.deadline_at < now))
+        .where(_SENDING, delivery.c.id.in_(select(lost.c.id)))
         .values(state="pending", attempt=delivery.c.attempt + 1, worker_id="", deadline_at=0, run_at=now)
+        .returning(delivery.c.id)
     )
-    return taken.rowcount
+    return len(taken.all())
 
 
-async def next_run_at(connection: AsyncConnection, destination: str) -> float | None:
-    """When the next delivery for ``destination`` is due; None where none waits."""
-    due_at: float | None = await connection.scalar(
-        select(func.min(delivery.c.run_at)).where(_PENDING, delivery.c.destination == destination)
-    )
-    return due_at
+async def next_due_seconds(connection: AsyncConnection, destination: str, now: Moment) -> float | None:
+    """In how many seconds the next delivery for ``destination`` is due, 0 or less for now; None where none waits."""
+    first = select(func.min(delivery.c.run_at)).where(_PENDING, delivery.c.destination == destination).scalar_subquery()
+    due_in: float | None = await connection.scalar(select(first - _moment(now)))
+    return due_in
 
 
 async def counts(connection: AsyncConnection) -> DeliveryCounts:
@@ -208,10 +229,9 @@ async def counts(connection: AsyncConnection) -> DeliveryCounts:
     )
 
 
-async def is_settled(connection: AsyncConnection, now: float) -> bool:
+async def is_settled(connection: AsyncConnection, now: Moment) -> bool:
     """Whether every event has been looked at and nothing is on its way or due."""
-    stored: str | None = await connection.scalar(select(setting.c.value).where(setting.c.name == CURSOR))
-    if int(stored or 0) < await event_log.head(connection):
+    if not (await event_log.is_numbered(connection) and await is_planned(connection)):
         return False
     open_rows = await connection.scalar(
         select(func.count())
@@ -223,16 +243,20 @@ async def is_settled(connection: AsyncConnection, now: float) -> bool:
     return not open_rows
 
 
-def _written(outcome: DeliveryOutcome, now: float) -> dict[str, object]:
-    ended = outcome.delivered or outcome.retry_at is None
+def _written(outcome: DeliveryOutcome) -> dict[str, object]:
+    ended = outcome.delivered or outcome.retry_after_seconds is None
     return {
         "of_delivery": outcome.claim.id,
         "to_state": "delivered" if outcome.delivered else "failed" if ended else "pending",
-        "to_run_at": None if ended else outcome.retry_at,
+        "wait": None if ended else outcome.retry_after_seconds,
         "status": outcome.status,
         "error": dialect.storable(outcome.error[:_MAX_ERROR_CHARACTERS]),
-        "ended_at": now if ended else None,
+        "ended": ended,
     }
+
+
+def _moment(now: Moment) -> ColumnElement[float]:
+    return now if isinstance(now, ColumnElement) else literal(now, Float)
 
 
 def _held(worker_id: str, claims: Sequence[DeliveryClaim]) -> ColumnElement[bool]:
