@@ -105,3 +105,34 @@ def hold_fifo(message: str, context: Any) -> NoReturn:
     with open(message, "w"):
         threading.Event().wait()
     raise AssertionError
+
+
+def eat_memory(message: Any, context: Any) -> int:
+    """Wants a gigabyte; says how much it got."""
+    return len(bytearray(1 << 30))
+
+
+def where_it_ran(message: Any, context: Any) -> dict[str, Any]:
+    return {"pid": os.getpid(), "subject": message.summary.subject}
+
+
+async def where_it_ran_async(message: Any, context: Any) -> dict[str, Any]:
+    return where_it_ran(message, context)
+
+
+def oom_score(message: Any, context: Any) -> int:
+    with open("/proc/self/oom_score_adj") as score:
+        return int(score.read())
+
+
+def misbehave(message: Any, context: Any) -> dict[str, Any]:
+    """What the subject says, on the first attempt; a value after that."""
+    if context.attempt == 1:
+        {"kill": kill_self, "hang": hang, "eat": eat_memory}.get(message.summary.subject, echo)(message, context)
+    return where_it_ran(message, context)
+
+
+def kill_self_over_poison(message: Any, context: Any) -> str:
+    if message.summary.subject == "poison":
+        kill_self(message, context)
+    return "fine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -20,7 +21,7 @@ from mailmill.processing import json_value
 from mailmill.processing.children import Children
 from mailmill.processing.failures import describe
 from mailmill.processing.registry import Context, Processor
-from mailmill.processing.retry import retry_at
+from mailmill.processing.retry import retry_after
 from mailmill.processing.runners import Runners
 from mailmill.processing.threads import Threads
 
@@ -367,12 +368,12 @@ def _wait_for_second_writer(fifo: Path) -> None:
 def _holders(path: Path) -> Any:
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
-            try:
-                for descriptor in (process / "fd").iterdir():
-                    if os.readlink(descriptor) == str(path):
-                        yield int(process.name)
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):
+                for descriptor in os.listdir(process / "fd"):
+                    # One is of the listing itself, and gone by now.
+                    with contextlib.suppress(OSError):
+                        if os.readlink(process / "fd" / descriptor) == str(path):
+                            yield int(process.name)
 
 
 async def test_children_end_with_their_parent_in_the_middle_of_a_job(tmp_path: Path) -> None:
@@ -519,15 +520,44 @@ def test_the_weight_of_a_value_is_never_above_its_length(value: Any) -> None:
     assert length // 2 <= json_value._weigh(value, 1000) <= length
 
 
-def test_retry_backs_off_with_full_jitter_and_gives_up() -> None:
-    def at(failures: int, jitter: float = 1.0, permanent: bool = False) -> float | None:
-        return retry_at(failures=failures, max_attempts=5, permanent=permanent, now=100.0, jitter=jitter)
+async def test_a_run_that_wants_too_much_memory_fails_alone(runners: Runners) -> None:
+    raised = await failure(runners, runner_jobs.eat_memory, "process", memory_bytes=256 << 20)
+    assert "memory_bytes = 268,435,456" in raised.message
+    assert not raised.permanent
+    assert await run(runners, runner_jobs.eat_memory, "process", memory_bytes=2 << 30) == 1 << 30
+    assert await run(runners, runner_jobs.eat_memory, "process") == 1 << 30
 
-    assert [at(n) for n in (1, 2, 3, 4)] == [105.0, 110.0, 120.0, 140.0]
-    assert at(2, jitter=0.0) == 100.0
-    assert at(5) is None
-    assert at(1, permanent=True) is None
-    assert retry_at(failures=999, max_attempts=1000, permanent=False, now=0.0, jitter=1.0) == 3600.0
+
+async def test_a_child_that_ran_out_of_memory_is_not_used_again(runners: Runners) -> None:
+    first = (await run(runners, runner_jobs.echo, "process"))["pid"]
+    assert (await run(runners, runner_jobs.echo, "process"))["pid"] == first
+    await failure(runners, runner_jobs.eat_memory, "process", memory_bytes=64 << 20)
+    assert (await run(runners, runner_jobs.echo, "process"))["pid"] != first
+
+
+async def test_the_kernel_is_to_take_a_child_first(runners: Runners) -> None:
+    assert await run(runners, runner_jobs.oom_score, "process") == 1000
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "process"])
+async def test_apart_is_in_a_child_and_parses_there(runners: Runners, kind: str) -> None:
+    function = runner_jobs.where_it_ran_async if kind == "async" else runner_jobs.where_it_ran
+    raw = b"Subject: hello\r\n\r\nbody\r\n"
+    outcome = await runners.run(a_processor(function, kind), raw, CONTEXT, apart=True)
+    answer = json.loads(outcome.value)
+    assert answer["subject"] == "hello"
+    assert answer["pid"] != os.getpid()
+
+
+def test_retry_backs_off_with_full_jitter_and_gives_up() -> None:
+    def after(failures: int, jitter: float = 1.0, permanent: bool = False) -> float | None:
+        return retry_after(failures=failures, max_attempts=5, permanent=permanent, jitter=jitter)
+
+    assert [after(n) for n in (1, 2, 3, 4)] == [5.0, 10.0, 20.0, 40.0]
+    assert after(2, jitter=0.0) == 0.0
+    assert after(5) is None
+    assert after(1, permanent=True) is None
+    assert retry_after(failures=999, max_attempts=1000, permanent=False, jitter=1.0) == 3600.0
 
 
 def test_errors_that_cannot_be_shown_are_described() -> None:

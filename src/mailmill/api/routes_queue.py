@@ -7,8 +7,16 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Body, Query
 from starlette.responses import JSONResponse, Response
 
-from mailmill.api.door import ERRORS, PROTECTED, Door, answers
-from mailmill.api.schemas import Queue, Retried, RetryRequest
+from mailmill.api.door import ERRORS, NOT_FOUND, PROTECTED, Door, MessageId, answers
+from mailmill.api.schemas import (
+    Dropped,
+    DropRequest,
+    ProcessorPause,
+    ProcessorRequest,
+    Queue,
+    Retried,
+    RetryRequest,
+)
 
 router = APIRouter(prefix="/v1/queue", tags=["queue"], dependencies=PROTECTED)
 
@@ -17,17 +25,48 @@ router = APIRouter(prefix="/v1/queue", tags=["queue"], dependencies=PROTECTED)
 async def list_queue(
     door: Door,
     state: Annotated[
-        Literal["pending", "waiting", "processing", "failed"] | None,
-        Query(description="`waiting` is for the next attempt's time."),
+        Literal["pending", "waiting", "throttled", "processing", "failed"] | None,
+        Query(
+            description="`waiting` is for the next attempt's time, `throttled` for fewer of its account in processing."
+        ),
     ] = None,
     processor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
-    return JSONResponse({"queue": await door.queue(state=state, processor=processor, limit=limit)})
+    return JSONResponse({"queue": await door.work.rows(state=state, processor=processor, limit=limit)})
+
+
+@router.get("/{message_id}", summary="What is left to do for a message", responses=answers(Queue, ERRORS, NOT_FOUND))
+async def show(door: Door, message_id: MessageId) -> Response:
+    """Its rows by processor, with every error; none where all is done."""
+    return JSONResponse({"queue": await door.work.show(message_id)})
 
 
 @router.post("/retry", summary="Run failed work again", responses=answers(Retried, ERRORS))
 async def retry(door: Door, request: Annotated[RetryRequest | None, Body()] = None) -> Response:
     """Puts failed work back in the queue, with a fresh count of attempts: all of it, if nothing is named."""
     wanted = request or RetryRequest()
-    return JSONResponse({"retried": await door.retry(message_ids=wanted.message_ids, processor=wanted.processor)})
+    return JSONResponse({"retried": await door.work.retry(message_ids=wanted.message_ids, processor=wanted.processor)})
+
+
+@router.post("/drop", summary="Give work up", responses=answers(Dropped, ERRORS))
+async def drop(door: Door, request: DropRequest) -> Response:
+    """Removes failed work without a result; a message that has no other work left is completed then."""
+    dropped = await door.work.drop(
+        message_ids=request.message_ids,
+        processor=request.processor,
+        everything=request.all,
+        any_state=request.state == "any",
+    )
+    return JSONResponse({"dropped": dropped})
+
+
+@router.post("/pause", summary="Pause a processor", responses=answers(ProcessorPause, ERRORS, NOT_FOUND))
+async def pause(door: Door, request: ProcessorRequest) -> Response:
+    """No node begins a run of it any more; work for it still queues. Holds until it is resumed."""
+    return JSONResponse(await door.work.pause(request.processor))
+
+
+@router.post("/resume", summary="Resume a processor", responses=answers(ProcessorPause, ERRORS, NOT_FOUND))
+async def resume(door: Door, request: ProcessorRequest) -> Response:
+    return JSONResponse(await door.work.resume(request.processor))

@@ -48,13 +48,15 @@ class Children:
         context: Context,
         *,
         timeout_seconds: float,
+        memory_bytes: int | None = None,
         size_bytes: int = 0,
     ) -> str:
-        """The JSON text of ``function(message, context)``, timed from when a child is free.
+        """The JSON text of ``function(message, context)``, timed from when a child is free; raw bytes are parsed there.
 
-        Raises ProcessorError: for what it raised, for one that took too long (it was killed), for a child that died.
+        Raises ProcessorError: for what it raised, for one that took too long (it was killed) or wanted more memory
+        than it may, for a child that died.
         """
-        job = (function.__module__, function.__qualname__, message, context)
+        job = (function.__module__, function.__qualname__, message, context, memory_bytes)
         if size_bytes > _PICKLE_IN_THREAD_BYTES:
             frame = await asyncio.to_thread(pickle.dumps, job, pickle.HIGHEST_PROTOCOL)
         else:
@@ -70,7 +72,7 @@ class Children:
             except BaseException:
                 await self._kill(child)
                 raise
-            if self._closed:
+            if self._closed or answer.get("exhausted"):
                 await self._kill(child)
             else:
                 self._free.append(child)

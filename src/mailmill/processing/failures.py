@@ -24,3 +24,8 @@ def describe(error: BaseException) -> ProcessorError:
 def too_slow(timeout_seconds: float) -> ProcessorError:
     """Our timeout, told apart from a TimeoutError that the processor itself ran into."""
     return ProcessorError(f"took longer than {timeout_seconds:g} s")
+
+
+def out_of_memory(memory_bytes: int) -> ProcessorError:
+    """A run that wanted more than its ``memory_bytes``."""
+    return ProcessorError(f"wanted more memory than memory_bytes = {memory_bytes:,} allows")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from sqlalchemy import select
 
-from mailmill.errors import StoreError
+from mailmill.errors import StorageUnavailableError, StoreError
 from mailmill.message_parser import ParsedMessage, parse_message
 from mailmill.store.blobs import BlobRef
 from mailmill.store.tables import account, blob, mailbox, message, place
@@ -80,16 +80,22 @@ class LoadedMessage:
         """Take over what ``known``, of the same content, has read and parsed."""
         self._raw, self._parsed, self._parsing = known._raw, known._parsed, known._parsing
 
-    async def parsed(self, parse: Parse) -> ParsedMessage:
-        """The message, parsed once however many ask. Raises StoreError where its raw bytes cannot be had."""
+    def unparsed(self) -> bytes | ParsedMessage:
+        """For whoever parses elsewhere: the raw bytes, or the message if it has been parsed. Raises StoreError."""
         if self._parsed is not None:
             return self._parsed
         if self._error is not None:
             raise self._error
+        if self._raw is None:
+            raise StoreError(f"the raw bytes of message {self.message_id} were not read")
+        return self._raw
+
+    async def parsed(self, parse: Parse) -> ParsedMessage:
+        """The message, parsed once however many ask. Raises StoreError where its raw bytes cannot be had."""
         if self._parsing is None:
-            raw = self._raw
-            if raw is None:
-                raise StoreError(f"the raw bytes of message {self.message_id} were not read")
+            raw = self.unparsed()
+            if not isinstance(raw, bytes):
+                return raw
             if len(raw) <= PARSE_INLINE_BYTES:
                 self._parsed, self._raw = parse(raw), None
                 await asyncio.sleep(0)
@@ -125,9 +131,11 @@ class MessageLoader:
         self._turn = asyncio.Lock()
 
     async def load(self, message_ids: Sequence[int]) -> list[LoadedMessage | None]:
-        """The first of ``message_ids``, as many as the read-ahead allows and at least one; None for one that is gone.
+        """The first of ``message_ids``, as many as the read-ahead allows and at least one; None for one that is
+        gone, or whose raw bytes are.
 
-        Raises StoreError where the database cannot be read; raw bytes that cannot be read fail their message alone.
+        Raises StoreError where the database cannot be read, or no raw bytes at all (StorageUnavailableError); what is
+        damaged fails its message alone.
         """
         async with self._turn:
             loaded = await self._describe(message_ids)
@@ -183,7 +191,7 @@ class MessageLoader:
                     )
                     .join(account, account.c.id == message.c.account_id)
                     .join(blob, blob.c.sha256 == message.c.sha256)
-                    .where(message.c.id.in_(message_ids))
+                    .where(message.c.id.in_(message_ids), message.c.raw_expired_at.is_(None))
                 )
             ).all()
             paths: defaultdict[int, list[str]] = defaultdict(list)
@@ -203,11 +211,15 @@ class MessageLoader:
         contents: dict[bytes, bytes | StoreError] = {}
         try:
             contents.update(await self._blobs.get_many([one.ref for one in missing]))
+        except StorageUnavailableError:
+            raise
         except StoreError:
             # One damaged segment must not fail its neighbours.
             for one in missing:
                 try:
                     contents.update(await self._blobs.get_many([one.ref]))
+                except StorageUnavailableError:
+                    raise
                 except StoreError as error:
                     contents[one.ref.sha256] = error
         for one in every:

@@ -5,6 +5,9 @@ Laws:
 - A claim that was fed in is in ``held`` until its outcome is handed over: no end of a lane or the feeder loses one.
 - A pump asks for more before it runs dry, but takes no more ahead than it works off in a moment: rows that wait here
   could be running on another node, and newer mail of a quiet account could be before them.
+- A row whose worker died is run while nothing else of the processor runs in this process, and in a child process where
+  the function can be imported there, its message parsed there too: what kills it kills nothing else. Such rows and the
+  others take turns, one against one handful, so that neither waits for all of the other.
 """
 
 from __future__ import annotations
@@ -12,15 +15,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from mailmill.errors import MailmillError, ProcessorError
+from mailmill.errors import MailmillError, ProcessorError, StorageUnavailableError
 from mailmill.processing.failures import describe
-from mailmill.processing.registry import Context
-from mailmill.processing.retry import retry_at
+from mailmill.processing.rate import Rate
+from mailmill.processing.registry import Context, can_be_imported
+from mailmill.processing.retry import retry_after
 from mailmill.store.queue import Claim, Failed, Finished
 
 if TYPE_CHECKING:
@@ -31,14 +36,26 @@ if TYPE_CHECKING:
     from mailmill.processing.runners import Runners
 
 BATCH: Final = 100
+"""Rows claimed at once at most."""
+
 _AHEAD_SECONDS: Final = 0.1
 _MAX_BACK_OFF_SECONDS: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a pump would take now: ``crashed``, one row that is to be run alone; else up to ``limit`` others."""
+
+    limit: int
+    crashed: bool = False
+
+
 class Pump:
-    """Runs one processor. ``record`` takes each outcome, at once and without blocking."""
+    """Runs one processor. ``record`` takes each outcome, at once and without blocking; ``ask`` is called when it may
+    want more before there is an outcome.
+    """
 
     def __init__(
         self,
@@ -47,6 +64,7 @@ class Pump:
         runners: Runners,
         record: Callable[[Pump, Finished | Failed], None],
         *,
+        ask: Callable[[], None],
         authserv_id: Callable[[str], str | None],
         clock: Callable[[], float],
         observe: Callable[[str, float], None],
@@ -54,10 +72,18 @@ class Pump:
         self.processor = processor
         self.look = True
         """Whether there may be rows to claim."""
+        self.crashed = False
+        """Whether there may be rows among them that crashed."""
+        self.paused = False
+        self.starved = False
+        """Whether raw messages cannot be had at all: it takes no more, and what it holds is given back now and then, so
+        that no deadline ends while it waits.
+        """
         self.held: dict[int, Claim] = {}
         self._loader = loader
         self._runners = runners
         self._record = record
+        self._ask = ask
         self._authserv_id = authserv_id
         self._clock = clock
         self._observe = observe
@@ -66,15 +92,24 @@ class Pump:
         self._ready: asyncio.Queue[tuple[Claim, LoadedMessage | None]] = asyncio.Queue()
         self._begun = asyncio.Event()
         self._seconds_each: float | None = None
+        self._crashed_next = True
+        self._rate = Rate(processor.rate_per_minute) if processor.rate_per_minute is not None else None
+        self._can_run_apart = can_be_imported(processor.function)
 
-    def room(self) -> int:
-        """How many claims it would take now; 0 while it has enough in hand."""
-        target = self._target()
-        in_hand = len(self.held)
-        return target - in_hand if in_hand <= target // 2 else 0
+    def wants(self) -> Wanted | None:
+        """What it would take now; None while it has enough in hand."""
+        if self.paused or self.starved or (self.crashed and self.held):
+            return None
+        if self.crashed and self._crashed_next:
+            return Wanted(1, crashed=True)
+        room = self._room()
+        return Wanted(room) if room > 0 else None
 
-    def feed(self, claims: Sequence[Claim]) -> None:
-        """Take over claims, in their order."""
+    def feed(self, wanted: Wanted, claims: Sequence[Claim]) -> None:
+        """Take over what was claimed for ``wanted``, in its order."""
+        self._crashed_next = not wanted.crashed
+        if wanted.crashed:
+            self.crashed = bool(claims)
         for claim in claims:
             self.held[claim.message_id] = claim
             self._observe("picked_up", max(0.0, self._clock() - claim.enqueued_at))
@@ -89,6 +124,8 @@ class Pump:
             unbegun.append(self._ready.get_nowait()[0])
         for claim in unbegun:
             self.held.pop(claim.message_id, None)
+        # The feeder waits for lanes that will begin nothing now.
+        self._begun.set()
         return unbegun
 
     async def run(self) -> None:
@@ -104,6 +141,14 @@ class Pump:
             self._ready.get_nowait()
         self._inbox = deque(self.held.values())
         self._fed.set()
+
+    def _room(self) -> int:
+        target = self._target()
+        in_hand = len(self.held)
+        room = target - in_hand if in_hand <= target // 2 else 0
+        if self._rate is not None:
+            room = min(room, self._rate.burst - len(self._inbox) - self._ready.qsize())
+        return room
 
     def _target(self) -> int:
         concurrency = self.processor.concurrency
@@ -124,24 +169,41 @@ class Pump:
                 except MailmillError as error:
                     # The store's trouble is not the processor's: no attempt is counted.
                     failures += 1
+                    self.starved = isinstance(error, StorageUnavailableError)
                     _log.warning("messages cannot be read", processor=self.processor.name, error=str(error))
                     await asyncio.sleep(random.uniform(0, min(_MAX_BACK_OFF_SECONDS, 0.1 * 2.0**failures)))  # noqa: S311
                     continue
                 failures = 0
+                if self.starved:
+                    self.starved = False
+                    self._ask()
                 for claim, message in zip(batch, loaded, strict=False):
+                    if self._rate is not None:
+                        await self._wait_for_its_start(self._rate)
                     if not self._inbox or self._inbox[0] is not claim:
                         break  # given back while it was read
                     self._inbox.popleft()
                     self._ready.put_nowait((claim, message))
                 # The next are read when the lanes have begun these, so that raw bytes do not pile up.
-                while self._inbox and not self._ready.empty():
-                    self._begun.clear()
-                    await self._begun.wait()
+                if self._inbox:
+                    await self._wait_until_begun()
+
+    async def _wait_until_begun(self) -> None:
+        while not self._ready.empty():
+            self._begun.clear()
+            await self._begun.wait()
+
+    async def _wait_for_its_start(self, rate: Rate) -> None:
+        """A start is reserved only when a lane takes it at once: starts that were saved up would come together."""
+        await self._wait_until_begun()
+        await asyncio.sleep(rate.reserve(asyncio.get_running_loop().time()))
 
     async def _lane(self) -> None:
         while True:
             claim, message = await self._ready.get()
             self._begun.set()
+            if self._rate is not None:
+                self._ask()
             outcome = await self._run(claim, message)
             self.held.pop(claim.message_id, None)
             self._record(self, outcome)
@@ -150,8 +212,17 @@ class Pump:
         started = perf_counter()
         try:
             if message is None:
-                raise ProcessorError("the message is not there any more", permanent=True)
-            parsed = await message.parsed(self._loader.parse)
+                raise ProcessorError("the message is not there any more, or its raw bytes are not", permanent=True)
+            apart = claim.crashes > 0 and self._can_run_apart
+            if claim.crashes:
+                _log.info(
+                    "a row whose worker died is run alone",
+                    processor=self.processor.name,
+                    message_id=claim.message_id,
+                    crashes=claim.crashes,
+                    child=apart or self.processor.kind == "process",
+                )
+            content = message.unparsed() if apart else await message.parsed(self._loader.parse)
             context = Context(
                 account=message.account,
                 account_email=message.account_email,
@@ -161,20 +232,21 @@ class Pump:
                 attempt=claim.attempt + 1,
                 historical=message.historical,
             )
-            outcome = await self._runners.run(self.processor, parsed, context, size_bytes=message.size_bytes)
+            outcome = await self._runners.run(
+                self.processor, content, context, size_bytes=message.size_bytes, apart=apart
+            )
         except Exception as error:  # noqa: BLE001 - a row's failure is recorded, whatever it is; the lane goes on
             failure = describe(error)
-            return Failed(claim, failure.message, self._retry_at(claim, failure))
+            return Failed(claim, failure.message, self._retry_after(claim, failure))
         finally:
             self._note(perf_counter() - started)
         return Finished(claim, outcome.value, perf_counter() - started, outcome.announce)
 
-    def _retry_at(self, claim: Claim, failure: ProcessorError) -> float | None:
-        return retry_at(
+    def _retry_after(self, claim: Claim, failure: ProcessorError) -> float | None:
+        return retry_after(
             failures=claim.attempt + 1,
             max_attempts=self.processor.max_attempts,
             permanent=failure.permanent,
-            now=self._clock(),
             jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
         )
 

@@ -30,6 +30,8 @@ Kind = Literal["async", "thread", "process"]
 Announce = Callable[[Any], tuple[str, ...]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MIN_MEMORY_BYTES: Final = 16 << 20
+
 ENTRY_POINTS: Final = "mailmill.processors"
 ATTRIBUTE: Final = "mailmill_processor"
 
@@ -40,8 +42,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
 class Processor:
     """A function and how to run it.
 
-    ``concurrency`` bounds how many messages one process gives it at a time; ``max_attempts`` counts the first run.
-    ``announce`` names the events to raise for a value (``threatFound``); it runs on the loop and must be quick.
+    ``concurrency`` bounds how many messages one node gives it at a time, ``account_concurrency`` how many of one
+    account all nodes together, ``rate_per_minute`` how many runs begin on one node; None: no such bound.
+    ``max_attempts`` counts the first run. ``memory_bytes``: what a run in a child process may allocate (kind "process"
+    alone). ``announce`` names the events to raise for a value (``threatFound``); it runs on the loop and must be quick.
     """
 
     name: str
@@ -52,6 +56,9 @@ class Processor:
     concurrency: int = 8
     max_attempts: int = 5
     announce: Announce | None = None
+    account_concurrency: int | None = None
+    rate_per_minute: float | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +85,35 @@ def processor(
     timeout_seconds: float = 60,
     concurrency: int = 8,
     max_attempts: int = 5,
+    account_concurrency: int | None = None,
+    rate_per_minute: float | None = None,
     process: bool = False,
+    memory_bytes: int | None = None,
     announce: Announce | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the function below a processor. It stays a plain function, to be called and tested as such.
 
     Results are kept per message, ``name`` and ``version``: raise the version when old results should be made again.
+    For the limits see :class:`Processor`; the configuration can set others (``[processors.NAME]``).
     Raises ConfigurationError where a value makes no sense.
     """
 
     def declare(function: Function) -> Function:
         kind: Kind = "process" if process else "async" if inspect.iscoroutinefunction(function) else "thread"
-        declared = Processor(name, version, function, kind, timeout_seconds, concurrency, max_attempts, announce)
-        _check(declared)
+        declared = Processor(
+            name=name,
+            version=version,
+            function=function,
+            kind=kind,
+            timeout_seconds=timeout_seconds,
+            concurrency=concurrency,
+            max_attempts=max_attempts,
+            announce=announce,
+            account_concurrency=account_concurrency,
+            rate_per_minute=rate_per_minute,
+            memory_bytes=memory_bytes,
+        )
+        check(declared)
         function.__dict__[ATTRIBUTE] = declared
         return function
 
@@ -133,7 +156,7 @@ def _from_spec(spec: str) -> list[Processor]:
     module = _import(module_name, spec)
     declared = _named(module, attribute, spec) if colon else _all_of(module, spec)
     for one in declared:
-        if one.kind == "process" and _imported_again(one.function) is not one.function:
+        if one.kind == "process" and not can_be_imported(one.function):
             raise ConfigurationError(
                 f"the processor {one.name!r} of {spec!r} cannot run in a child process, which imports it by name: "
                 f"{_where(one)} leads elsewhere",
@@ -183,18 +206,25 @@ def _all_of(module: ModuleType, spec: str) -> list[Processor]:
     return list(dict.fromkeys(found))
 
 
-def _imported_again(function: Callable[..., Any]) -> object:
-    target: Any = importlib.import_module(function.__module__)
+def can_be_imported(function: Callable[..., Any]) -> bool:
+    """Whether another process finds the same function by its module and name."""
+    if function.__module__ == "__main__":
+        return False
+    try:
+        target: Any = importlib.import_module(function.__module__)
+    except ImportError:
+        return False
     for part in function.__qualname__.split("."):
         target = getattr(target, part, None)
-    return target
+    return target is function
 
 
 def _where(declared: Processor) -> str:
     return f"{declared.function.__module__}:{declared.function.__qualname__}"
 
 
-def _check(declared: Processor) -> None:
+def check(declared: Processor) -> None:
+    """Raises ConfigurationError where a value makes no sense."""
     problem = ""
     if not _NAME.fullmatch(declared.name):
         problem = "a name is up to 80 letters, digits, '_', '.' and '-', and begins with a letter"
@@ -206,5 +236,13 @@ def _check(declared: Processor) -> None:
         problem = "concurrency lies between 1 and 1000"
     elif declared.max_attempts < 1:
         problem = "max_attempts is at least 1"
+    elif declared.account_concurrency is not None and declared.account_concurrency < 1:
+        problem = "account_concurrency is at least 1"
+    elif declared.rate_per_minute is not None and not 0 < declared.rate_per_minute <= 1_000_000:
+        problem = "rate_per_minute lies between 0 and 1000000"
+    elif declared.memory_bytes is not None and declared.kind != "process":
+        problem = "memory_bytes holds for child processes alone: it wants process=True"
+    elif declared.memory_bytes is not None and declared.memory_bytes < MIN_MEMORY_BYTES:
+        problem = f"memory_bytes is at least {MIN_MEMORY_BYTES}"
     if problem:
         raise ConfigurationError(f"the processor {declared.name!r}: {problem}", key="processors")

@@ -43,13 +43,16 @@ class Runners:
         """Threads whose job outlived its timeout and still runs."""
         return self._threads.stuck
 
-    async def run(self, processor: Processor, message: Any, context: Context, *, size_bytes: int = 0) -> Outcome:
+    async def run(
+        self, processor: Processor, message: Any, context: Context, *, size_bytes: int = 0, apart: bool = False
+    ) -> Outcome:
         """Run it once. Raises ProcessorError for all that went wrong; only a cancellation of the caller is let through.
 
-        ``size_bytes`` says about how big ``message`` is.
+        ``size_bytes`` says about how big ``message`` is. ``apart``: in a child process, of whatever kind the processor
+        is; its function must be one that can be imported there, and ``message`` may be raw bytes.
         """
         try:
-            return await self._run(processor, message, context, size_bytes)
+            return await self._run(processor, message, context, size_bytes, apart)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -66,13 +69,14 @@ class Runners:
         self._threads.close()
         await self._children.close()
 
-    async def _run(self, processor: Processor, message: Any, context: Context, size_bytes: int) -> Outcome:
-        if processor.kind == "process":
+    async def _run(self, processor: Processor, message: Any, context: Context, size_bytes: int, apart: bool) -> Outcome:
+        if apart or processor.kind == "process":
             text = await self._children.run(
                 processor.function,
                 message,
                 context,
                 timeout_seconds=processor.timeout_seconds,
+                memory_bytes=processor.memory_bytes,
                 size_bytes=size_bytes,
             )
             return Outcome(text, _announced(processor, json.loads(text)) if processor.announce else ())

@@ -22,21 +22,24 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from mailmill.errors import MailmillError, StorageFullError
+from mailmill.errors import MailmillError, StoreError
 from mailmill.processing.loader import CACHE_BYTES, MessageLoader, RawMessages
-from mailmill.processing.pump import Pump
+from mailmill.processing.pump import Pump, Wanted
 from mailmill.processing.runners import Runners
 from mailmill.processing.threads import DEFAULT_SIZE
-from mailmill.store import queue
+from mailmill.store import dialect, queue
+from mailmill.store import processors as operated
 from mailmill.store.queue import Failed, Finished
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from mailmill.processing.registry import Processor
     from mailmill.store.database import Database, WakeName
@@ -50,6 +53,9 @@ _MAX_REFUSALS: Final = 2
 _END_SECONDS: Final = 3.0
 _WAKE_WORK: Final[tuple[WakeName, ...]] = ("work",)
 
+# SQLSTATE (PostgreSQL manual, appendix A): cardinality, data, integrity.
+_STATES_OF_ROWS: Final = ("21", "22", "23")
+
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T", Finished, Failed)
@@ -61,16 +67,16 @@ class WorkerSettings:
 
     ``threads`` and ``children`` (0: one for each core) are shared by its processors, ``max_stuck_threads`` bounds those
     that outlive their timeout (None: four times ``threads``). ``alone``: no other worker uses this store, so
-    whatever another one holds is a dead one's, at once. ``gather_seconds`` is how long an outcome waits for others
-    while more are running. ``courtesy_seconds``: how long a hint of new work waits, so that alerts about the same mail
-    have the database and the loop for themselves first.
+    whatever another one holds is a dead one's, at once (None: as the database says). ``gather_seconds`` is how long an
+    outcome waits for others while more are running. ``courtesy_seconds``: how long a hint of new work waits, so that
+    alerts about the same mail have the database and the loop for themselves first.
     """
 
     threads: int = DEFAULT_SIZE
     max_stuck_threads: int | None = None
     children: int = 0
     cache_bytes: int = CACHE_BYTES
-    alone: bool = True
+    alone: bool | None = None
     poll_seconds: float = 5.0
     heartbeat_seconds: float = 5.0
     dead_after_seconds: float = 30.0
@@ -100,7 +106,8 @@ class Worker:
     """Runs ``processors`` over the work of one store, under the name ``worker_id`` (unique among all that ever ran).
 
     ``authserv_id`` gives the trusted Authentication-Results host of an account. ``observe(stage, seconds)`` is told how
-    long things took: ``picked_up`` (enqueued → claimed), ``ran:PROCESSOR``, ``recorded`` (enqueued → recorded).
+    long things took: ``picked_up`` (enqueued → claimed), ``ran:PROCESSOR``, ``recorded`` (enqueued → recorded),
+    ``failed:PROCESSOR`` and ``gave_up:PROCESSOR`` (enqueued → a run failed, for good), ``taken_back`` (once a row).
     """
 
     def __init__(
@@ -132,6 +139,7 @@ class Worker:
                 loader,
                 self._runners,
                 self._take_outcome,
+                ask=self._round_soon,
                 authserv_id=authserv_id,
                 clock=clock,
                 observe=observe,
@@ -144,7 +152,12 @@ class Worker:
         self._quiet = asyncio.Event()
         self._refusals = 0
         self._gathering: asyncio.TimerHandle | None = None
-        self._next_due: float | None = None
+        self._limits = {one.name: one.account_concurrency for one in processors}
+        self._unbegun: list[queue.Claim] = []
+        self._upkeep_at = 0.0  # of the running clock, as is when life was proven last
+        self._proven_at = 0.0
+        self._reaps_from = 0.0
+        self._claims_in_doubt = False
         self._stopping = False
 
     @property
@@ -183,18 +196,15 @@ class Worker:
         Rows that wait for another try are not waited for. Only while :meth:`run` runs.
         """
         for pump in self._pumps:
-            pump.look = True
+            pump.look = pump.crashed = True
         self._quiet.clear()
         self._round.set()
         await self._quiet.wait()
 
     async def _begin(self) -> None:
-        now = self._clock()
-        dead_before = now if self._settings.alone else now - self._settings.dead_after_seconds
-        async with self._database.write() as connection:
-            await queue.heartbeat(connection, self.worker_id, now)
-            await queue.reap(connection, heartbeat_before=dead_before, now=now)
-            self._next_due = await queue.promote_due(connection, now)
+        alone = self._database.alone if self._settings.alone is None else self._settings.alone
+        self._proven_at = _running_clock()  # there is nothing yet that others could have taken for dead
+        await self._look_after(0.0 if alone else self._settings.dead_after_seconds)
         self._round.set()
 
     # -- rounds -------------------------------------------------------------------------------------------------------
@@ -206,14 +216,17 @@ class Worker:
             await self._one_round()
             if self._outcomes:
                 self._gather()
-            if not (self._outcomes or any(pump.held or (pump.look and not self._stopping) for pump in self._pumps)):
+            if not (self._outcomes or any(pump.held for pump in self._pumps) or self._wanted()):
                 self._quiet.set()
+
+    def _wanted(self) -> list[tuple[Pump, Wanted]]:
+        if self._stopping:
+            return []
+        return [(pump, wanted) for pump in self._pumps if pump.look and (wanted := pump.wants()) is not None]
 
     async def _one_round(self) -> None:
         outcomes = [self._outcomes[index] for index in range(min(len(self._outcomes), _MAX_OUTCOMES))]
-        wanted = [
-            (pump, room) for pump in self._pumps if pump.look and not self._stopping and (room := pump.room()) > 0
-        ]
+        wanted = self._wanted()
         if not outcomes and not wanted:
             return
         # Before the transaction begins: a hint that comes while it runs must be there afterwards.
@@ -224,6 +237,8 @@ class Worker:
         except BaseException as error:
             for pump, _ in wanted:
                 pump.look = True
+            # It may be the answer to the COMMIT that was lost.
+            self._claims_in_doubt = self._claims_in_doubt or bool(wanted)
             self._round.set()
             if outcomes and isinstance(error, Exception) and not _is_store_trouble(error):
                 self._refusals += 1
@@ -238,11 +253,11 @@ class Worker:
         now = self._clock()
         for outcome in outcomes:
             self._observe("recorded", max(0.0, now - outcome.claim.enqueued_at))
-        for pump, claims in claimed:
-            pump.feed(claims)
-            # A row that crashed comes alone, so fewer than asked for does not mean that there are no more.
-            pump.look = pump.look or bool(claims)
-        if any(pump.look and pump.room() for pump in self._pumps):
+        for pump, asked, claims, more in claimed:
+            pump.feed(asked, claims)
+            # The others are looked for when those that crashed have been, and the other way round.
+            pump.look = pump.look or more or bool(claims) or asked.crashed or pump.crashed
+        if self._wanted():
             self._round.set()
 
     async def _record_each(self, outcomes: Sequence[Finished | Failed]) -> None:
@@ -275,31 +290,68 @@ class Worker:
         self._refusals = 0
 
     async def _exchange(
-        self, outcomes: Sequence[Finished | Failed], wanted: Sequence[tuple[Pump, int]]
-    ) -> list[tuple[Pump, list[queue.Claim]]]:
+        self, outcomes: Sequence[Finished | Failed], wanted: Sequence[tuple[Pump, Wanted]]
+    ) -> list[tuple[Pump, Wanted, list[queue.Claim], bool]]:
+        """One transaction: outcomes in, claims out; the flag says that there may be more to claim though none came."""
         now = self._clock()
-        async with self._database.write() as connection:
+        ended = self._accounts_of(outcomes)
+        claimed = []
+        freed: set[str] = set()
+        wake: set[WakeName] = set()  # read after the commit
+        async with self._database.write(wake=wake) as connection:
+            asked = {pump.processor.name for pump, _ in wanted if pump.processor.account_concurrency is not None}
+            await queue.take_turns(connection, asked | ended.keys())
+            if wanted and _running_clock() - self._proven_at > self._settings.dead_after_seconds / 2:
+                # Stopped or starved for long: given up for dead by now, what is claimed would be taken back at once.
+                await queue.heartbeat(connection, self.worker_id, dialect.now(connection))
             if outcomes:
                 report = await queue.finish(
                     connection, self.worker_id, _only(outcomes, Finished), _only(outcomes, Failed), now
                 )
                 if report.stale:
                     _log.warning("outcomes came too late", worker=self.worker_id, rows=report.stale)
-            return [
-                (
-                    pump,
-                    await queue.claim(
-                        connection,
-                        processor=pump.processor.name,
-                        version=pump.processor.version,
-                        worker_id=self.worker_id,
-                        limit=room,
-                        deadline_seconds=max(_MIN_DEADLINE_SECONDS, 10 * room * pump.processor.timeout_seconds),
-                        now=now,
-                    ),
-                )
-                for pump, room in wanted
-            ]
+            for name, account_ids in ended.items():
+                if await queue.let_in(connection, name, account_ids, self._limits[name] or 0):
+                    freed.add(name)
+                    wake.add("work")
+            if self._claims_in_doubt and await queue.release_unknown(connection, self.worker_id, self._known()):
+                wake.add("work")
+            for pump, what in wanted:
+                claimed.append((pump, what, *await self._claim(connection, pump, what)))
+        self._claims_in_doubt = False
+        for pump in self._pumps:
+            if pump.processor.name in freed:
+                pump.look = True
+                self._round.set()
+        return claimed
+
+    def _known(self) -> list[queue.Claim]:
+        """All claims that this worker has in hand."""
+        held = [claim for pump in self._pumps for claim in pump.held.values()]
+        return [*held, *(outcome.claim for outcome in self._outcomes), *self._unbegun]
+
+    async def _claim(self, connection: AsyncConnection, pump: Pump, wanted: Wanted) -> tuple[list[queue.Claim], bool]:
+        processor = pump.processor
+        how: dict[str, Any] = {
+            "processor": processor.name,
+            "version": processor.version,
+            "worker_id": self.worker_id,
+            "limit": wanted.limit,
+            "deadline_seconds": max(_MIN_DEADLINE_SECONDS, 10 * wanted.limit * processor.timeout_seconds),
+            "crashed": wanted.crashed,
+            "now": dialect.now(connection),
+        }
+        if processor.account_concurrency is None:
+            return await queue.claim(connection, **how), False
+        return await queue.claim_limited(connection, account_limit=processor.account_concurrency, **how)
+
+    def _accounts_of(self, outcomes: Sequence[Finished | Failed]) -> dict[str, set[int]]:
+        """By processor that is limited by account: the accounts that have one less in processing."""
+        accounts: dict[str, set[int]] = {}
+        for outcome in outcomes:
+            if self._limits.get(outcome.claim.processor) is not None:
+                accounts.setdefault(outcome.claim.processor, set()).add(outcome.claim.account_id)
+        return accounts
 
     def _take_outcome(self, pump: Pump, outcome: Finished | Failed) -> None:
         self._outcomes.append(outcome)
@@ -309,15 +361,21 @@ class Worker:
                 processor=outcome.claim.processor,
                 message_id=outcome.claim.message_id,
                 error=outcome.error,
-                again=outcome.retry_at is not None,
+                again=outcome.retry_after_seconds is not None,
             )
-            if outcome.retry_at is not None and (self._next_due is None or outcome.retry_at < self._next_due):
-                self._next_due = outcome.retry_at
-                self._upkeep.set()
-        if pump.look and pump.room():
+            since = max(0.0, self._clock() - outcome.claim.enqueued_at)
+            self._observe(f"failed:{outcome.claim.processor}", since)
+            if outcome.retry_after_seconds is not None:
+                self._upkeep_by(outcome.retry_after_seconds)
+            else:
+                self._observe(f"gave_up:{outcome.claim.processor}", since)
+        if pump.look and pump.wants() is not None:
             self._round.set()
         else:
             self._gather()
+
+    def _round_soon(self) -> None:
+        self._round.set()
 
     def _gather(self) -> None:
         """Record soon: at once where there is enough or nothing to wait for."""
@@ -343,26 +401,76 @@ class Worker:
 
     async def _keep_up(self) -> None:
         while True:
-            pause = self._settings.heartbeat_seconds
-            if self._next_due is not None:
-                pause = min(pause, max(0.0, self._next_due - self._clock()))
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(max(0.0, self._upkeep_at - _running_clock())):
                     await self._upkeep.wait()
                     self._upkeep.clear()
                     continue
-            now = self._clock()
-            came_due = self._next_due is not None and self._next_due <= now
-            async with self._database.write() as connection:
-                await queue.heartbeat(connection, self.worker_id, now)
+            await self._look_after(self._settings.dead_after_seconds)
+
+    def _upkeep_by(self, seconds: float) -> None:
+        """Have the upkeep come in so many seconds, unless it comes before."""
+        at = _running_clock() + seconds
+        if at < self._upkeep_at:
+            self._upkeep_at = at
+            self._upkeep.set()
+
+    async def _look_after(self, dead_after_seconds: float) -> None:
+        """Prove life, take back what the dead held, make due what waited, learn what is paused and what crashed."""
+        began = _running_clock()
+        if began - self._proven_at > self._settings.dead_after_seconds / 2:
+            # Suspended, or without the database: then maybe so were the others, who are to prove their lives first.
+            self._reaps_from = began + self._settings.dead_after_seconds
+        async with self._database.write() as connection:
+            # For itself and first: what follows may wait for others' locks, and takes the dead's rows, its own too.
+            await queue.heartbeat(connection, self.worker_id, dialect.now(connection))
+        self._proven_at = began
+        taken_back = 0
+        async with self._database.write() as connection:
+            now = dialect.now(connection)
+            let_in = await queue.let_in_all(connection, self._limits)
+            if began >= self._reaps_from:
                 taken_back = await queue.reap(
-                    connection, heartbeat_before=now - self._settings.dead_after_seconds, now=now
+                    connection, dead_after_seconds=dead_after_seconds, now=now, told_at=self._clock()
                 )
-                self._next_due = await queue.promote_due(connection, now)
-            if taken_back:
-                _log.warning("took back what dead workers held", rows=taken_back)
-            if came_due or taken_back:
-                self._database.wake.work.notify()
+                # Where all others are dead by definition, so was this one a moment ago.
+                await queue.heartbeat(connection, self.worker_id, now)
+            came_due, due_in = await queue.promote_due(connection, now)
+            paused = await operated.paused(connection)
+            crashed = await queue.crashed_processors(connection, list(self._limits))
+        self._upkeep_at = began + self._settings.heartbeat_seconds
+        if due_in is not None:
+            self._upkeep_by(due_in)
+        if taken_back:
+            _log.warning("took back what dead workers held", rows=taken_back)
+            for _ in range(taken_back):
+                self._observe("taken_back", 0.0)
+        for pump in self._pumps:
+            pump.crashed = pump.crashed or pump.processor.name in crashed
+            pump.look = pump.look or pump.crashed
+        await self._obey(paused)
+        if came_due or taken_back or let_in:
+            self._database.wake.work.notify()
+
+    async def _obey(self, paused: frozenset[str]) -> None:
+        """Stop what is paused, or cannot be had: what runs may end, what has not begun is given back. Begin what is
+        resumed.
+        """
+        for pump in self._pumps:
+            pause = pump.processor.name in paused
+            if pause != pump.paused:
+                _log.info("a processor is paused" if pause else "a processor is resumed", processor=pump.processor.name)
+                pump.paused, pump.look = pause, not pause
+            if pause or pump.starved:
+                self._unbegun += pump.give_back()
+            if pump.starved:
+                # With nothing in hand it may try again.
+                pump.starved, pump.look = False, not pause
+        if self._unbegun:
+            async with self._database.write() as connection:
+                await queue.release(connection, self.worker_id, self._unbegun)
+            self._unbegun.clear()
+        self._round.set()
 
     # -- stopping -----------------------------------------------------------------------------------------------------
 
@@ -415,9 +523,24 @@ class Worker:
                 await asyncio.sleep(random.uniform(0, min(_MAX_BACK_OFF_SECONDS, 0.1 * 2.0**failures)))  # noqa: S311
 
 
+def _running_clock() -> float:
+    """Seconds that only go forward, a suspended machine's included where the system counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def _is_store_trouble(error: Exception) -> bool:
-    """Whether the store could do nothing at all (full, locked, not readable), so that none of it is the rows' fault."""
-    return isinstance(error, StorageFullError) or isinstance(error.__cause__ or error, OperationalError | TimeoutError)
+    """Whether the store failed (full, locked, gone, too busy), so that none of it is the fault of its rows.
+
+    What a class of SQLAlchemy's says is not enough: its asyncpg dialect tells a lost connection by the base class.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, IntegrityError | DataError | ProgrammingError):
+            return False
+        if str(getattr(cause, "sqlstate", None) or "").startswith(_STATES_OF_ROWS):
+            return False
+        cause = cause.__cause__ or (cause.orig if isinstance(cause, DBAPIError) else None)
+    return isinstance(error, StoreError | DBAPIError | OSError)  # a TimeoutError is an OSError
 
 
 def _only(outcomes: Sequence[Finished | Failed], kind: type[T]) -> list[T]:

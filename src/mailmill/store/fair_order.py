@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, literal_column, select, union_all
 
 from mailmill.store.tables import work
-from mailmill.store.work_state import PENDING
+from mailmill.store.work_state import PENDING, THROTTLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +51,7 @@ class Tags:
 
 
 async def read_tags(connection: AsyncConnection, lanes: Iterable[Lane], now: float) -> Tags:
-    """Where each of ``lanes`` stands; one statement, two index look-ups for each lane."""
+    """Where each of ``lanes`` stands; one statement, three index look-ups for each lane."""
     starts: dict[Lane, float] = {}
     ordered = sorted(set(lanes))
     for first in range(0, len(ordered), _LANES_PER_STATEMENT):
@@ -63,38 +63,35 @@ async def read_tags(connection: AsyncConnection, lanes: Iterable[Lane], now: flo
                 f"priority_{number}": priority,
                 f"account_{number}": account_id,
             }
-        for number, front_vt, own_vt in await connection.execute(_standing(len(some)), asked):
-            known = [vt for vt in (front_vt, own_vt) if vt is not None]
+        for number, *tags in await connection.execute(_standing(len(some)), asked):
+            known = [tag for tag in tags if tag is not None]
             starts[some[number]] = max(known, default=now)
     return Tags(starts)
 
 
 @lru_cache(maxsize=_LANES_PER_STATEMENT)
 def _standing(lanes: int) -> CompoundSelect[Any]:
-    """For each of so many lanes its number, the lane's front and the account's own last tag.
+    """For each of so many lanes its number, the lane's front and the account's own last tags, pending and throttled.
 
     Made once for each count: to build it costs several times what it takes to run, and every push asks.
     """
     branches = []
     for number in range(lanes):
-        waiting = (
-            PENDING
-            & (work.c.processor == bindparam(f"processor_{number}"))
-            & (work.c.priority == bindparam(f"priority_{number}"))
+        lane = (
+            work.c.processor == bindparam(f"processor_{number}"),
+            work.c.priority == bindparam(f"priority_{number}"),
         )
+        own = (*lane, work.c.account_id == bindparam(f"account_{number}"))
         front = (
             select(work.c.vt)
-            .where(waiting, work.c.attempt == 0, work.c.crashes == 0)
+            .where(PENDING, *lane, work.c.attempt == 0, work.c.crashes == 0)
             .order_by(work.c.vt)
             .limit(1)
             .scalar_subquery()
         )
-        own_last = (
-            select(work.c.vt)
-            .where(waiting, work.c.account_id == bindparam(f"account_{number}"))
-            .order_by(work.c.vt.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        branches.append(select(literal_column(str(number)), front, own_last))
+        own_last = [
+            select(work.c.vt).where(state, *own).order_by(work.c.vt.desc()).limit(1).scalar_subquery()
+            for state in (PENDING, THROTTLED)
+        ]
+        branches.append(select(literal_column(str(number)), front, *own_last))
     return union_all(*branches)

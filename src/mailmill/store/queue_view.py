@@ -7,21 +7,32 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, union_all
 
+from mailmill.store import work_errors
 from mailmill.store.tables import account, message, result, work
-from mailmill.store.work_state import FAILED, NOT_PENDING, PENDING, PROCESSING, WAITING
+from mailmill.store.work_errors import WorkError
+from mailmill.store.work_state import FAILED, NOT_PENDING, PENDING, PROCESSING, THROTTLED, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
+    from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _HEAD_ROWS: Final = 100
-_BY_NAME: Final = {"pending": PENDING, "waiting": WAITING, "processing": PROCESSING, "failed": FAILED}
+_BY_NAME: Final = {
+    "pending": PENDING,
+    "waiting": WAITING,
+    "throttled": THROTTLED,
+    "processing": PROCESSING,
+    "failed": FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """Rows by state (``pending`` includes those that wait for another try; ``completed`` counts recorded results).
+    """Rows by state (``pending`` includes those that wait for another try or for their account's turn; ``completed``
+    counts recorded results).
 
     ``oldest_at`` is when the row that has waited longest was enqueued, looked for among the next of each lane; None
     where nothing waits.
@@ -36,7 +47,7 @@ class QueueCounts:
 
 @dataclass(frozen=True, slots=True)
 class WorkRow:
-    """A row as ``queue list`` shows it."""
+    """A row as ``queue list`` and ``queue show`` show it; ``errors`` oldest first."""
 
     message_id: int
     account: str
@@ -50,6 +61,8 @@ class WorkRow:
     run_at: float
     enqueued_at: float
     error: str
+    worker_id: str = ""
+    errors: tuple[WorkError, ...] = ()
 
 
 async def counts(connection: AsyncConnection) -> QueueCounts:
@@ -69,7 +82,7 @@ async def counts(connection: AsyncConnection) -> QueueCounts:
     }
     completed = await connection.scalar(select(func.count()).select_from(result))
     return QueueCounts(
-        pending=sum(lane[2] for lane in lanes) + others.get("waiting", 0),
+        pending=sum(lane[2] for lane in lanes) + others.get("waiting", 0) + others.get("throttled", 0),
         processing=others.get("processing", 0),
         completed=completed or 0,
         failed=others.get("failed", 0),
@@ -81,7 +94,32 @@ async def list_work(
     connection: AsyncConnection, *, state: str | None = None, processor: str | None = None, limit: int = 100
 ) -> list[WorkRow]:
     """Rows of the queue, next to be claimed first, with the account and subject of their messages."""
-    wanted = (
+    wanted = _shown().order_by(work.c.priority, work.c.vt, work.c.message_id).limit(limit)
+    if state is not None:
+        wanted = wanted.where(_BY_NAME.get(state, work.c.state == state))
+    if processor is not None:
+        wanted = wanted.where(work.c.processor == processor)
+    return [_work_row(row) for row in (await connection.execute(wanted)).mappings()]
+
+
+async def work_of_message(connection: AsyncConnection, message_id: int) -> list[WorkRow]:
+    """What is left to do for one message, by processor."""
+    wanted = _shown().where(work.c.message_id == message_id).order_by(work.c.processor)
+    return [_work_row(row) for row in (await connection.execute(wanted)).mappings()]
+
+
+async def has_work(connection: AsyncConnection, processor: str) -> bool:
+    """Whether there is work for a processor of this name, in whatever state."""
+    states = (PENDING, NOT_PENDING)
+    found = [
+        await connection.scalar(select(work.c.message_id).where(state, work.c.processor == processor).limit(1))
+        for state in states
+    ]
+    return any(one is not None for one in found)
+
+
+def _shown() -> Select[Any]:
+    return (
         select(
             work.c.message_id,
             account.c.name.label("account"),
@@ -95,17 +133,16 @@ async def list_work(
             work.c.run_at,
             work.c.enqueued_at,
             work.c.last_error.label("error"),
+            work.c.worker_id,
+            work.c.errors,
         )
         .join(message, message.c.id == work.c.message_id)
         .join(account, account.c.id == work.c.account_id)
-        .order_by(work.c.priority, work.c.vt, work.c.message_id)
-        .limit(limit)
     )
-    if state is not None:
-        wanted = wanted.where(_BY_NAME.get(state, work.c.state == state))
-    if processor is not None:
-        wanted = wanted.where(work.c.processor == processor)
-    return [WorkRow(**row) for row in (await connection.execute(wanted)).mappings()]
+
+
+def _work_row(row: RowMapping) -> WorkRow:
+    return WorkRow(**{**row, "errors": work_errors.read(row["errors"])})
 
 
 async def _oldest(connection: AsyncConnection, lanes: Sequence[tuple[str, int]]) -> float | None:

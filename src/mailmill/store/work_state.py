@@ -19,3 +19,15 @@ WAITING: Final[ColumnElement[bool]] = work.c.state == literal_column("'waiting'"
 NOT_PENDING: Final[ColumnElement[bool]] = work.c.state != literal_column("'pending'")
 PROCESSING: Final[ColumnElement[bool]] = and_(work.c.state == literal_column("'processing'"), NOT_PENDING)
 FAILED: Final[ColumnElement[bool]] = and_(work.c.state == literal_column("'failed'"), NOT_PENDING)
+
+# Of rows that are named by their keys. As an expression no index serves it: the planner's statistics are of a time when
+# few rows were in hand, and it would rather read all that are (and all that lately were, until vacuumed) for each key.
+PROCESSING_BY_KEY: Final[ColumnElement[bool]] = work.c.state.concat(literal_column("''")) == literal_column(
+    "'processing'"
+)
+
+# Rows over what their account may have in processing at once: nobody claims them until it has less.
+THROTTLED: Final[ColumnElement[bool]] = work.c.state == literal_column("'throttled'")
+
+# Whose worker died while holding them, ready to be run again.
+CRASHED: Final[ColumnElement[bool]] = and_(PENDING, work.c.crashes > literal_column("0"))

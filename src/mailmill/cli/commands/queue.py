@@ -1,28 +1,38 @@
-"""``mailmill queue``: work that is not done, and running what failed again."""
+"""``mailmill queue``: work that is not done; running what failed again, giving it up, pausing a processor."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mailmill.cli.errors import UsageError
 from mailmill.cli.invocation import JsonOption, invocation_of
-from mailmill.cli.safe_text import ago, one_line
+from mailmill.cli.safe_text import ago, moment, one_line
+
+if TYPE_CHECKING:
+    from mailmill.cli.output import Output
 
 app = typer.Typer(help="Work on messages: what waits, runs or failed.")
 
 ProcessorOption = Annotated[
     str | None, typer.Option("--processor", "-p", help="Only this processor's work.", metavar="NAME")
 ]
+ProcessorArgument = Annotated[str, typer.Argument(help="The processor's name.", metavar="PROCESSOR")]
+
+_PRIORITIES = {0: "new mail", 10: "backlog"}
 
 
 @app.command("list")
 def list_queue(
     context: typer.Context,
     state: Annotated[
-        Literal["pending", "waiting", "processing", "failed"] | None,
-        typer.Option(help="Only work in this state; 'waiting' is for its next attempt's time."),
+        Literal["pending", "waiting", "throttled", "processing", "failed"] | None,
+        typer.Option(
+            help="Only work in this state; 'waiting' is for its next attempt's time, 'throttled' for fewer of its "
+            "account in processing."
+        ),
     ] = None,
     processor: ProcessorOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 50,
@@ -45,6 +55,7 @@ def list_queue(
         Column("Processor"),
         Column("State"),
         Column("Attempt", "right"),
+        Column("Crashes", "right"),
         Column("Queued", "right"),
         Column("Subject", shrinks=True),
         Column("Error", shrinks=True),
@@ -58,6 +69,7 @@ def list_queue(
                 each["processor"],
                 stated(each["state"]),
                 each["attempt"],
+                each["crashes"],
                 ago(each.get("enqueuedAt")),
                 one_line(each.get("subject") or ""),
                 Cell(one_line(each.get("error") or "", 300), "red"),
@@ -66,6 +78,61 @@ def list_queue(
         ),
         empty="nothing waits, runs or has failed",
     )
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    message_id: Annotated[str, typer.Argument(help="The message.", metavar="ID")],
+    json: JsonOption = False,
+) -> None:
+    """Show what is left to do for a message, and all that went wrong so far."""
+    from mailmill.cli.service_client import route
+
+    invocation = invocation_of(context)
+    output = invocation.output()
+    answer = invocation.call(lambda client, _settings: client.get(route("queue", message_id)))
+    if json:
+        output.json(answer)
+        return
+    if not answer["queue"]:
+        output.remark("nothing is left to do for it")
+    for number, row in enumerate(answer["queue"]):
+        if number:
+            output.line("")
+        _show_row(output, row)
+
+
+def _show_row(output: Output, row: dict[str, Any]) -> None:
+    from mailmill.cli.output import Cell, Column, stated
+
+    output.fields(
+        [
+            ("Message", Cell(f"{row['messageId']} · {one_line(row.get('subject') or '')}", "bold")),
+            ("Account", row["account"]),
+            ("Processor", f"{row['processor']}, version {row['version']}"),
+            ("State", stated(row["state"])),
+            ("Priority", _PRIORITIES.get(row["priority"], str(row["priority"]))),
+            ("Failed runs", row["attempt"]),
+            ("Crashes", row["crashes"]),
+            ("Queued", moment(row.get("enqueuedAt"))),
+            ("Next try", moment(row.get("runAt")) if row["state"] == "waiting" else "-"),
+            ("Held by", row.get("worker") or "-"),
+        ]
+    )
+    if row["errors"]:
+        output.table(
+            (Column("At"), Column("What"), Column("Error", shrinks=True)),
+            (
+                (
+                    moment(each["at"]),
+                    "a worker died" if each["kind"] == "crash" else "a run failed",
+                    Cell(one_line(each["error"]), "red"),
+                )
+                for each in row["errors"]
+            ),
+            empty="",
+        )
 
 
 @app.command()
@@ -79,10 +146,7 @@ def retry(
     json: JsonOption = False,
 ) -> None:
     """Run failed work again, with a fresh count of attempts."""
-    if ids and all_:
-        raise UsageError("ids and --all do not go together", hint="name messages, or give --all")
-    if not ids and not all_ and not processor:
-        raise UsageError("nothing is named to be retried", hint="name messages, or give --all or --processor NAME")
+    _check_named(ids, all_, processor, "retried")
     invocation = invocation_of(context)
     output = invocation.output()
     wanted = {"messageIds": ids or None, "processor": processor}
@@ -91,3 +155,75 @@ def retry(
         output.json(answer)
     else:
         output.line(f"{answer['retried']:,} queued again")
+
+
+@app.command()
+def drop(
+    context: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Messages whose failed work is given up.", metavar="ID...")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
+    processor: ProcessorOption = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also what waits or runs, and not only what failed.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Give work up: it is never run, and its messages count as completed."""
+    _check_named(ids, all_, processor, "dropped")
+    _confirm(ids, processor, unfinished=unfinished, sure=yes)
+    invocation = invocation_of(context)
+    output = invocation.output()
+    wanted = {
+        "messageIds": ids or None,
+        "processor": processor,
+        "all": all_,
+        "state": "any" if unfinished else "failed",
+    }
+    answer = invocation.call(lambda client, _settings: client.post("/v1/queue/drop", wanted))
+    if json:
+        output.json(answer)
+    else:
+        output.line(f"{answer['dropped']:,} given up")
+
+
+@app.command()
+def pause(context: typer.Context, processor: ProcessorArgument, json: JsonOption = False) -> None:
+    """Have no node run a processor; work for it still queues."""
+    _set(context, "pause", processor, json=json)
+
+
+@app.command()
+def resume(context: typer.Context, processor: ProcessorArgument, json: JsonOption = False) -> None:
+    """Run a processor that was paused again."""
+    _set(context, "resume", processor, json=json)
+
+
+def _set(context: typer.Context, action: Literal["pause", "resume"], processor: str, *, json: bool) -> None:
+    invocation = invocation_of(context)
+    output = invocation.output()
+    answer = invocation.call(lambda client, _settings: client.post(f"/v1/queue/{action}", {"processor": processor}))
+    if json:
+        output.json(answer)
+        return
+    already = "" if answer["changed"] else " already"
+    output.line(f"{processor} is {'paused' if answer['paused'] else 'running'}{already}")
+
+
+def _check_named(ids: list[str] | None, all_: bool, processor: str | None, done: str) -> None:
+    if ids and all_:
+        raise UsageError("ids and --all do not go together", hint="name messages, or give --all")
+    if not ids and not all_ and not processor:
+        raise UsageError(f"nothing is named to be {done}", hint="name messages, or give --all or --processor NAME")
+
+
+def _confirm(ids: list[str] | None, processor: str | None, *, unfinished: bool, sure: bool) -> None:
+    """Ask whoever sits at a terminal; scripts said what they want."""
+    if sure or not sys.stdin.isatty():
+        return
+    what = "all work" if unfinished else "the failed work"
+    of_messages = f" of {len(ids):,} message{'s' if len(ids) > 1 else ''}" if ids else ""
+    for_processor = f" for {processor}" if processor else ""
+    typer.confirm(f"Give up {what}{of_messages}{for_processor}? There will be no result.", abort=True, err=True)
