@@ -7,12 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import NotFoundError
 from mailmill.model import AccountState, Backlog, EventName
-from mailmill.store import event_log
+from mailmill.store import dialect, event_log
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import DEFAULT_TENANT, NewEvent
 from mailmill.store.tables import account
@@ -63,20 +63,22 @@ async def ensure_account(
     name, email = storable(name), storable(email)
     row = (await connection.execute(_rows(tenant_id).where(account.c.name == name))).first()
     if row is None:
-        await connection.execute(
-            insert(account).values(
-                tenant_id=tenant_id,
-                name=name,
-                email=email,
-                shard=shard_of(tenant_id, name),
-                backlog=str(backlog),
-                state=str(AccountState.INIT),
-                state_changed_at=now,
-                credential_mark=credential_mark or "",
-                added_at=now,
-            )
+        new = dialect.insert(connection, account).values(
+            tenant_id=tenant_id,
+            name=name,
+            email=email,
+            shard=shard_of(tenant_id, name),
+            backlog=str(backlog),
+            state=str(AccountState.INIT),
+            state_changed_at=now,
+            credential_mark=credential_mark or "",
+            added_at=now,
         )
+        # Nodes that start at once with the same configuration add the same account: one of them does.
+        made = await connection.execute(new.on_conflict_do_nothing(index_elements=["tenant_id", "name"]))
         added = await get_account(connection, name, tenant_id=tenant_id)
+        if not made.rowcount:
+            return added
         await event_log.append(connection, [NewEvent(tenant_id, EventName.ACCOUNT_ADDED, now, account_id=added.id)])
         return added
     changes: dict[str, Any] = {"email": email, "backlog": str(backlog), "paused": False}
@@ -89,7 +91,9 @@ async def ensure_account(
         changes |= _state_values(AccountState.AUTHENTICATION_ERROR, "the server refused these credentials before", now)
     elif row.paused or (row.state == AccountState.AUTHENTICATION_ERROR and not refused):
         changes |= _state_values(AccountState.INIT, "", now)
-    await connection.execute(update(account).where(account.c.id == row.id).values(**changes))
+    if any(row._mapping[column] != value for column, value in changes.items()):
+        # Rows that are as configured are left alone: another node may be writing them.
+        await connection.execute(update(account).where(account.c.id == row.id).values(**changes))
     return await get_account(connection, name, tenant_id=tenant_id)
 
 
@@ -99,7 +103,8 @@ async def set_state(connection: AsyncConnection, account_id: int, state: Account
     Raises authenticationError, connectError or authenticationSuccess where the outcome of connecting differs from the
     last one told: neither a restart nor a server that stays down tells the same twice.
     """
-    row = (await connection.execute(select(account).where(account.c.id == account_id))).first()
+    stored = select(account).where(account.c.id == account_id)
+    row = (await connection.execute(dialect.lock(connection, stored, of=account))).first()
     if row is None:
         raise NotFoundError(f"there is no account with id {account_id}")
     reason = storable(reason)[:_MAX_REASON]
@@ -147,9 +152,14 @@ async def pause_missing(
     return [row.name for row in gone]
 
 
-async def list_accounts(connection: AsyncConnection, *, tenant_id: str = DEFAULT_TENANT) -> list[AccountRow]:
-    """All accounts by name, paused ones included."""
-    return [_account_row(row) for row in await connection.execute(_rows(tenant_id))]
+async def list_accounts(
+    connection: AsyncConnection, *, shard: int | None = None, tenant_id: str = DEFAULT_TENANT
+) -> list[AccountRow]:
+    """All accounts by name, or those of one shard, paused ones included."""
+    rows = _rows(tenant_id)
+    if shard is not None:
+        rows = rows.where(account.c.shard == shard)
+    return [_account_row(row) for row in await connection.execute(rows)]
 
 
 async def get_account(connection: AsyncConnection, name: str, *, tenant_id: str = DEFAULT_TENANT) -> AccountRow:
@@ -171,7 +181,9 @@ def _state_values(state: AccountState, reason: str, now: float) -> dict[str, Any
 
 
 def _rows(tenant_id: str) -> Select[Any]:
-    return select(account).where(account.c.tenant_id == tenant_id).order_by(account.c.name)
+    # An account that is being deleted is there for nobody.
+    own = (account.c.tenant_id == tenant_id, account.c.removing_at.is_(None))
+    return select(account).where(*own).order_by(account.c.name)
 
 
 def _account_row(row: Row[Any]) -> AccountRow:
