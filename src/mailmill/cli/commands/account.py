@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mailmill.cli.commands.status import account_columns, account_rows
-from mailmill.cli.errors import error_of, exit_code_of_accounts
+from mailmill.cli.errors import OK, error_of, exit_code_of_accounts
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import ago, duration, moment
 
@@ -118,6 +119,52 @@ def check(
                 output.line("")
             _show_check(output, each)
     return exit_code_of_accounts(error_of(each["error"])[0] for each in checks if each.get("error"))
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    name: NameArgument,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete all that is stored of it. There is no way back.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> int:
+    """Delete what an account that is no longer configured left here; nothing on its server."""
+    if purge and not yes and sys.stdin.isatty():  # scripts said what they want
+        typer.confirm(f"Delete all that is stored of account {name}? There is no way back.", abort=True, err=True)
+    invocation = invocation_of(context)
+    output = invocation.output()
+
+    async def work(client: ServiceClient, _settings: Settings) -> JsonObject:
+        from mailmill.cli.commands.db import with_bar
+        from mailmill.cli.service_client import route
+
+        total = int((await client.get(route("account", name)))["messages"])
+
+        async def ask() -> JsonObject:
+            left = [
+                each["messagesLeft"]
+                for each in (await client.get("/v1/removals"))["removals"]
+                if each["account"] == name
+            ]
+            return {"running": {"phase": "deleting", "done": max(0, total - left[0]), "total": total} if left else None}
+
+        asking = client.delete(route("account", name), purge="true" if purge else "false")
+        return await with_bar(asking, ask, output)
+
+    answer = invocation.call(work)
+    if json:
+        output.json(answer)
+    elif answer["purged"]:
+        output.line(
+            f"deleted account {name!r} and its {answer['messages']:,} messages in {duration(answer['seconds'])}"
+        )
+    else:
+        output.line(f"account {name!r} is paused, and nothing of it was deleted")
+        output.remark(f"hint: mailmill account remove {name} --purge deletes all that is stored of it")
+    return OK
 
 
 _PUSHES = {"notify": "yes, all mailboxes (NOTIFY)", "idle": "yes, one mailbox (IDLE)", "poll": "no, polled"}

@@ -1,0 +1,206 @@
+"""What is done to a store that no service has open: ``mailmill db upgrade``, ``db restore`` and ``db adopt``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from mailmill.app import views
+from mailmill.app.wiring import segments_of
+from mailmill.errors import ConflictError, InvalidRequestError, MailmillError, StoreError
+from mailmill.settings import Settings
+from mailmill.store import backup, blob_references, postgres_dump
+from mailmill.store.backup import Manifest
+from mailmill.store.data_folder import FolderLock, make_private_folder
+from mailmill.store.database import Database
+from mailmill.store.keys import KEY_FILE_NAME
+from mailmill.store.migrate import HEAD
+from mailmill.store.segments import MARKER_NAME
+from mailmill.store.sqlite_database import sqlite_path
+
+JsonObject = dict[str, Any]
+
+Tell = Callable[[str, int, int], None]
+"""Told (phase, done, total)."""
+
+# What may be in a data folder that counts as empty: the key is put there by hand, it is in no backup.
+_MAY_BE_THERE: Final = frozenset({"lock", KEY_FILE_NAME})
+
+
+async def upgrade(settings: Settings) -> JsonObject:
+    """Bring the database to this version's schema; nothing else is started.
+
+    PostgreSQL may be in use: migrations only add, so nodes of the version before go on. SQLite has one process, which
+    does it by itself when it starts: raises StoreInUseError where it runs.
+    """
+    url = settings.service.database_url.get_secret_value()
+    if url.startswith("postgresql"):
+        from mailmill.store import postgres_database
+
+        await postgres_database.upgrade(url)
+    else:
+        database = await Database.open(url, data_dir=settings.service.data_dir)
+        await database.close()
+    return {"revision": HEAD}
+
+
+async def adopt(settings: Settings) -> JsonObject:
+    """Have a restored store collect what it does not name: its raw mail is its own from now on. ``adopted`` is false
+    where it was so already. Raises StoreInUseError where a service runs in its data folder.
+    """
+    service = settings.service
+    database = await Database.open(service.database_url.get_secret_value(), data_dir=service.data_dir)
+    try:
+        async with database.write() as connection:
+            return {"adopted": await blob_references.adopt(connection)}
+    finally:
+        await database.close()
+
+
+async def restore(settings: Settings, folder: Path, tell: Tell) -> JsonObject:
+    """Put a backup into the empty data folder (and, with PostgreSQL, the empty database) of the configuration.
+
+    Everything is compared with the manifest before anything is written and again as it lies there. The database comes
+    last: a restore that was cut leaves a folder that no service takes for a store. No raw mail is collected until the
+    database is adopted (`adopt`): the segments may be those of the store that it was copied from.
+
+    Raises InvalidRequestError for what is no backup or unfit for the configuration, ConflictError where something is
+    there already, StoreError for one that is damaged.
+    """
+    url = settings.service.database_url.get_secret_value()
+    data_dir = settings.service.data_dir
+    manifest = await asyncio.to_thread(backup.read_manifest, folder)
+    _refuse_unfit(manifest, url)
+    place, segments = await _place(settings)
+    _refuse_other_place(manifest, place, segments)
+    await asyncio.to_thread(make_private_folder, data_dir)
+    lock = await asyncio.to_thread(FolderLock, [data_dir / "lock"])
+    try:
+        await asyncio.to_thread(_refuse_used, data_dir, url)
+        if segments is not None:
+            await asyncio.to_thread(_refuse_used_segments, segments)
+        if url.startswith("postgresql"):
+            await _refuse_used_postgresql(url)
+        await asyncio.to_thread(backup.verify, folder, manifest, lambda done, total: tell("verifying", done, total))
+        if segments is not None:
+            await asyncio.to_thread(
+                backup.put_back, folder, manifest, segments, lambda done, total: tell("raw mail", done, total)
+            )
+        tell("database", 0, 0)
+        if url.startswith("postgresql"):
+            await postgres_dump.restore(url, folder / backup.DUMP)
+            await _hold_postgresql(url)
+        else:
+            await asyncio.to_thread(backup.put_back_sqlite, folder, manifest, sqlite_path(url), segments)
+    finally:
+        lock.release()
+    return {
+        "folder": str(folder),
+        "dataDir": str(data_dir),
+        "createdAt": views.iso(manifest.created_at),
+        "revision": manifest.revision,
+        "segments": len(manifest.segments),
+        "segmentsAt": place if segments is None else None,
+        "bytes": manifest.size_bytes,
+    }
+
+
+def _refuse_unfit(manifest: Manifest, url: str) -> None:
+    of_postgresql = manifest.database.name == backup.DUMP
+    if of_postgresql != url.startswith("postgresql"):
+        made, wanted = ("PostgreSQL", "SQLite") if of_postgresql else ("SQLite", "PostgreSQL")
+        raise InvalidRequestError(
+            f"the backup is of {made}, and service.database_url names {wanted}",
+            hint="restore it to what it was made of",
+        )
+    if manifest.revision > HEAD:
+        raise InvalidRequestError(
+            f"the backup has schema {manifest.revision}, this version knows {HEAD}",
+            hint=f"restore it with mailmill {manifest.version} or newer",
+        )
+
+
+def _refuse_used(data_dir: Path, url: str) -> None:
+    there = sorted(path.name for path in data_dir.iterdir() if path.name not in _MAY_BE_THERE)
+    if there:
+        raise ConflictError(
+            f"the data folder {data_dir} is not empty: it holds {', '.join(there[:3])}{' …' if there[3:] else ''}",
+            hint="a restore wants an empty one: move it away, or set service.data_dir to a new one",
+        )
+    if not url.startswith("sqlite"):
+        return
+    database = sqlite_path(url)
+    if database.exists():
+        raise ConflictError(f"there is a database at {database}", hint="move it away first")
+    for ending in ("-wal", "-shm", "-journal"):
+        # SQLite would take it for the restored database's own, and write what is in it over that.
+        left = database.with_name(database.name + ending)
+        if left.exists():
+            raise ConflictError(
+                f"{left} is left of another database",
+                hint="move it to where that database went: beside the restored one it would be read as a part of it",
+            )
+
+
+async def _place(settings: Settings) -> tuple[str, Path | None]:
+    """Where raw mail lies as configured: for people, and the folder of its segments; None in an object storage."""
+    segments = segments_of(settings)
+    try:
+        return segments.shown, segments.folder
+    finally:
+        await segments.close()
+
+
+def _refuse_other_place(manifest: Manifest, place: str, segments: Path | None) -> None:
+    if manifest.segments_at and segments is not None:
+        raise InvalidRequestError(
+            f"the backup's raw mail lies at {manifest.segments_at}, and the configuration's in the folder {place}",
+            hint="set service.blob_url to that place, or to a copy of it",
+        )
+    if not manifest.segments_at and segments is None:
+        raise InvalidRequestError(
+            f"the backup holds raw mail for a folder, and service.blob_url names {place}",
+            hint="restore it to a folder, then copy that to the bucket: see docs/deployment.md",
+        )
+
+
+def _refuse_used_segments(segments: Path) -> None:
+    if (segments.exists() and any(segments.iterdir())) or (segments.parent / MARKER_NAME).exists():
+        raise ConflictError(
+            f"the folder for raw mail {segments.parent} is in use",
+            hint="a restore wants an empty one: move it away, or set service.blob_url to a new one",
+        )
+
+
+async def _refuse_used_postgresql(url: str) -> None:
+    from mailmill.store import postgres_database
+
+    if (await postgres_database.inspect(url)).revision is not None:
+        raise ConflictError(
+            "the database that service.database_url names is not empty",
+            hint="make a new one with createdb, and name it",
+        )
+
+
+async def _hold_postgresql(url: str) -> None:
+    from mailmill.store import postgres_link
+    from mailmill.store.postgres_errors import DRIVER_ERRORS
+
+    # Not through `Database`, which would bring the schema to head.
+    statement = (
+        f"INSERT INTO setting (name, value) VALUES ('{blob_references.HELD_UNTIL}', '{blob_references.UNTIL_ADOPTED}')"  # noqa: S608 - constants
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    )
+    try:
+        connection = await (await postgres_link.find(url)).connect()
+        try:
+            await connection.execute(statement, timeout=postgres_link.CONNECT_SECONDS)
+        finally:
+            await connection.close(timeout=postgres_link.CONNECT_SECONDS)
+    except (*DRIVER_ERRORS, MailmillError) as error:
+        raise StoreError(
+            "the database was restored, but not held: a service on it might remove raw mail that another store needs",
+            hint="drop it (dropdb), make it anew, and restore again",
+        ) from error

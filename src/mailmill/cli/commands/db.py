@@ -1,0 +1,220 @@
+"""``mailmill db``: the store as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mailmill.cli.commands.sync import PROGRESS_SECONDS
+from mailmill.cli.errors import FAILED, OK, NoAnswerError, ServiceError
+from mailmill.cli.invocation import JsonOption, invocation_of
+from mailmill.cli.safe_text import duration, moment, one_line
+
+if TYPE_CHECKING:
+    from mailmill.cli.output import Output
+    from mailmill.cli.service_client import JsonObject, ServiceClient
+    from mailmill.settings import Settings
+
+app = typer.Typer(help="The store as a whole: upgrade it, check it, back it up and restore it.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(context: typer.Context, json: JsonOption = False) -> None:
+    """Bring the database to this version's schema, without starting anything."""
+    from mailmill.app import restoring
+
+    invocation = invocation_of(context)
+    output = invocation.output()
+    settings = invocation.settings()
+    invocation.quiet_logs()
+    answer = invocation.run(restoring.upgrade(settings))
+    if json:
+        output.json(answer)
+    else:
+        output.line(f"the database is at schema {answer['revision']}")
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also read all raw mail and compare it with its hashes.")
+    ] = False,
+    json: JsonOption = False,
+) -> int:
+    """Look for what is broken in the database and in the raw mail; nothing is changed."""
+    from mailmill.cli.output import Cell, Column
+
+    invocation = invocation_of(context)
+    output = invocation.output()
+
+    async def work(client: ServiceClient, _settings: Settings) -> JsonObject:
+        asking = client.post("/v1/database/check", {"full": full}, unbounded=True)
+        return await with_bar(asking, lambda: client.get("/v1/database"), output)
+
+    report = invocation.call(work, makes_store=False)
+    if json:
+        output.json(report)
+        return OK if report["ok"] else FAILED
+    if report["findings"]:
+        columns = (Column("Check"), Column("Count", "right"), Column("What", shrinks=True))
+        rows = [
+            (Cell(each["check"], "bold red"), each["count"], one_line(each["detail"])) for each in report["findings"]
+        ]
+        output.table(columns, rows, empty="")
+        for hint in dict.fromkeys(each["hint"] for each in report["findings"]):
+            output.remark(f"hint: {hint}")
+        return FAILED
+    read = f", {report['blobsRead']:,} raw messages read" if report["full"] else ""
+    output.line(
+        Cell("ok", "green"),
+        f"  {len(report['checks'])} checks, {report['segments']:,} segments{read}, in {duration(report['seconds'])}",
+    )
+    if not report["full"]:
+        output.remark("raw mail was not read; --full compares all of it with its hashes")
+    return OK
+
+
+@app.command()
+def backup(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="The folder to make.", metavar="FOLDER")],
+    json: JsonOption = False,
+) -> None:
+    """Copy database and raw mail into a new folder, while the service runs."""
+    invocation = invocation_of(context)
+    output = invocation.output()
+    target = str(folder.expanduser().absolute())
+
+    async def work(client: ServiceClient, _settings: Settings) -> JsonObject:
+        asking = client.post("/v1/database/backup", {"folder": target}, unbounded=True)
+        return await with_bar(asking, lambda: client.get("/v1/database"), output)
+
+    report = invocation.call(work, makes_store=False)
+    if json:
+        output.json(report)
+        return
+    show_copy(output, report)
+    output.remark("the master key is not in it: keep MAILMILL_KEY, key_file or data_dir/master.key at another place")
+
+
+@app.command()
+def restore(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A backup that `mailmill db backup` made.", metavar="FOLDER")],
+    json: JsonOption = False,
+) -> None:
+    """Put a backup into the empty data folder of the configuration."""
+    from mailmill.app import restoring
+
+    invocation = invocation_of(context)
+    output = invocation.output()
+    settings = invocation.settings()
+    invocation.quiet_logs()
+
+    async def work() -> JsonObject:
+        running: dict[str, Any] = {}
+
+        def tell(phase: str, done: int, total: int) -> None:
+            running.update(phase=phase, done=done, total=total)
+
+        async def ask() -> JsonObject:
+            return {"running": running or None}
+
+        return await with_bar(restoring.restore(settings, folder.expanduser().absolute(), tell), ask, output)
+
+    report = invocation.run(work())
+    if json:
+        output.json(report)
+        return
+    show_copy(output, report)
+    if report["segmentsAt"]:
+        output.remark(
+            f"raw mail was not copied: it is read from {report['segmentsAt']}. Never run this store and the one it was "
+            "copied from on it at once: each would remove what only the other names",
+            "yellow",
+        )
+    output.remark("no raw mail is removed until you say that this store takes the other's place: mailmill db adopt")
+    output.remark("put the master key in its place before you start the service; see: mailmill doctor")
+
+
+@app.command()
+def adopt(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Let a restored store remove raw mail that it does not name: no other store uses its folder or bucket."""
+    from mailmill.app import restoring
+
+    invocation = invocation_of(context)
+    output = invocation.output()
+    settings = invocation.settings()
+    invocation.quiet_logs()
+    if not yes and sys.stdin.isatty():
+        place = settings.service.blob_url or settings.service.data_dir / "blobs"
+        typer.confirm(
+            f"Raw mail at {one_line(str(place), 200)} that this database does not name will be deleted. Is it sure that"
+            " no other store uses it?",
+            abort=True,
+            err=True,
+        )
+    answer = invocation.run(restoring.adopt(settings))
+    if json:
+        output.json(answer)
+    elif answer["adopted"]:
+        output.line("adopted: raw mail that this database does not name is removed from now on")
+    else:
+        output.line("nothing to do: this store was not restored, or was adopted before")
+
+
+def show_copy(output: Output, report: JsonObject) -> None:
+    from mailmill.cli.output import Cell
+
+    mail = f"{report['segments']:,} segments"
+    if report["segmentsAt"]:
+        mail = f"not copied: it stays at {report['segmentsAt']}"
+    output.fields(
+        [
+            ("Backup", Cell(report["folder"], "bold")),
+            *([("Data folder", Cell(report["dataDir"], "bold"))] if "dataDir" in report else []),
+            ("Made", moment(report["createdAt"])),
+            ("Schema", report["revision"]),
+            ("Raw mail", mail),
+            ("Size", f"{report['bytes']:,} bytes"),
+        ]
+    )
+
+
+async def with_bar(
+    asking: Awaitable[JsonObject], ask: Callable[[], Awaitable[JsonObject]], output: Output
+) -> JsonObject:
+    """Waits for ``asking`` and draws how far it is. A question that fails spoils only the picture."""
+    if not output.shows_progress:
+        return await asking
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    working = asyncio.ensure_future(asking)
+    with Progress(*columns, console=output.remarks, transient=True) as progress:
+        bar = progress.add_task("…", total=None)
+        try:
+            while not working.done():
+                await asyncio.wait({working}, timeout=PROGRESS_SECONDS)
+                if working.done():
+                    break
+                try:
+                    running = (await ask())["running"]
+                except (ServiceError, NoAnswerError):
+                    continue
+                if running:
+                    phase = one_line(running["phase"], 40)
+                    progress.update(bar, description=phase, completed=running["done"], total=running["total"] or None)
+        finally:
+            working.cancel()
+        return await working

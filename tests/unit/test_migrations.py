@@ -1,0 +1,286 @@
+"""Stores of every schema there was, with data: what was written before an upgrade is there after it, and code that is a
+version behind runs on the newer schema while the nodes are upgraded one by one.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from store_mail import Store, arrival, new_store, open_database
+
+from mailmill.errors import StoreError
+from mailmill.model import Uid
+from mailmill.store import accounts, event_log, message_queries, migrate, queue_view, requests
+from mailmill.store.database import Database
+from mailmill.store.requests import NewRequest, Place, RequestKind
+from mailmill.store.tables import metadata
+
+SHA = bytes(range(32))
+
+Rows = dict[str, dict[str, Any]]
+
+# A row for each table, every column given.
+FIRST: Rows = {
+    "setting": {"name": "canary", "value": "sealed"},
+    "worker": {"id": "host:1", "started_at": 1.5, "heartbeat_at": 2.5},
+    "account": {
+        "id": 4, "tenant_id": "default", "name": "me", "email": "me@example.org", "shard": 9, "backlog": "process",
+        "state": "connected", "state_reason": "", "state_changed_at": 1.0, "announced": "", "paused": False,
+        "credential_mark": "m", "added_at": 1.0, "initialized_at": 2.0,
+    },
+    "mailbox": {
+        "id": 5, "account_id": 4, "path": "INBOX", "delimiter": "/", "special_use": None, "selectable": True,
+        "uid_validity": 7, "uid_next": 3, "messages": 2, "highest_mod_seq": 12, "uncovered": "", "historical_below": 0,
+        "flags_swept_at": 1.0, "synced_at": 2.0, "deleted_at": None,
+    },
+    "blob": {"sha256": SHA, "segment": "ab/0-0.seg", "offset_bytes": 3, "size_bytes": 10, "created_at": 1.0},
+    "message": {
+        "id": 1, "account_id": 4, "sha256": SHA, "email_id": "M1", "x_gm_msgid": None, "thread_id": None,
+        "size_bytes": 10, "internal_date": 1.0, "date_header": 1.0, "subject": "one", "from_name": "A",
+        "from_address": "a@b", "message_id_header": "<1@b>", "in_reply_to": "", "historical": False, "stored_at": 1.0,
+        "processed_at": 2.0, "deleted_at": None,
+    },
+    "place": {
+        "mailbox_id": 5, "uid_validity": 7, "uid": 1, "message_id": 1, "flags": "\\Seen", "mod_seq": 11, "seen_at": 1.0,
+        "expunged_at": None,
+    },
+    "parked": {
+        "mailbox_id": 5, "uid_validity": 7, "uid": 2, "reason": "too large", "attempts": 1, "retry_at": 9.0,
+    },
+    "work": {
+        "message_id": 1, "processor": "summary", "version": 2, "account_id": 4, "shard": 9, "state": "failed",
+        "priority": 0, "vt": 1.0, "run_at": 1.0, "attempt": 5, "crashes": 1, "fence": 6, "worker_id": "",
+        "deadline_at": 0.0, "enqueued_at": 1.0, "last_error": "boom",
+    },
+    "result": {
+        "message_id": 1, "processor": "threat", "version": 1, "value": '{"verdict":"clean"}', "attempts": 1,
+        "seconds": 0.1, "finished_at": 2.0,
+    },
+    "event": {
+        "id": 3, "tenant_id": "default", "event": "messageNew", "account_id": 4, "path": "INBOX", "special_use": None,
+        "message_id": 1, "historical": False, "data": '{"uid":1}', "created_at": 1.0,
+    },
+    "delivery": {
+        "id": 2, "tenant_id": "default", "destination": "hook", "event_id": 3, "state": "pending", "attempt": 1,
+        "run_at": 1.0, "fence": 1, "worker_id": "", "deadline_at": 0.0, "last_status": 500, "last_error": "no",
+        "created_at": 1.0, "finished_at": None,
+    },
+}  # fmt: skip
+SECOND: Rows = {
+    "request": {
+        "id": 8, "tenant_id": "default", "account_id": 4, "kind": "flags", "message_id": 1, "path": "INBOX",
+        "uid_validity": 7, "uid": 1, "data": '{"add": ["todo"], "remove": []}', "state": "pending", "step": "",
+        "target_path": None, "target_uid_validity": None, "target_uid_next": None, "target_uid": None, "attempts": 0,
+        "run_at": 1.0, "error_code": "", "last_error": "", "error_hint": "", "note": "", "idempotency_key": "k",
+        "created_at": 1.0, "finished_at": None,
+    },
+}  # fmt: skip
+# By revision: the rows whose tables it made.
+HELD: dict[str, Rows] = {"0001": FIRST, "0002": FIRST | SECOND}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, data_dir: Path) -> str:
+    """A database of each make without any schema."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}"
+    url: str = request.getfixturevalue("postgres").new_database()
+    return url
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[AsyncConnection]:
+    engine = await asyncio.to_thread(create_async_engine, url)  # looks for the file
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def insert(connection: AsyncConnection, rows: Rows) -> None:
+    for table, values in rows.items():
+        names = ", ".join(f'"{name}"' for name in values)
+        given = ", ".join(f":{name}" for name in values)
+        await connection.execute(text(f'INSERT INTO "{table}" ({names}) VALUES ({given})'), values)
+    if connection.dialect.name == "postgresql":
+        for table in ("account", "mailbox", "message", "event", "delivery", "request"):
+            if "id" in rows.get(table, {}):
+                await connection.execute(
+                    text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {rows[table]['id']})")
+                )
+
+
+async def held(connection: AsyncConnection, rows: Rows) -> Rows:
+    """Of each table of ``rows`` its one row, with the columns given there."""
+    found: Rows = {}
+    for table, values in rows.items():
+        where = " WHERE name = 'canary'" if table == "setting" else ""
+        names = ", ".join(f'"{name}"' for name in values)
+        [row] = await connection.execute(text(f'SELECT {names} FROM "{table}"{where}'))
+        found[table] = dict(zip(values, row, strict=True))
+        for name, value in values.items():
+            if isinstance(value, bool):
+                found[table][name] = bool(found[table][name])
+    return found
+
+
+@pytest.mark.parametrize("revision", sorted(HELD))
+async def test_a_store_with_data_is_brought_to_head(empty_url: str, data_dir: Path, revision: str) -> None:
+    rows = HELD[revision]
+    async with connected(empty_url) as connection:
+        await connection.run_sync(migrate.upgrade, revision)
+        assert set(await connection.run_sync(tables_of)) == {*rows, "tenant", "id_block"}
+        await insert(connection, rows)
+        await connection.execute(text("UPDATE id_block SET next_id = 2"))
+    database = await Database.open(empty_url, data_dir=data_dir)
+    try:
+        async with database.read() as connection:
+            assert await connection.run_sync(migrate.revision_of) == migrate.HEAD
+            assert await held(connection, rows) == rows
+        await use(database)
+    finally:
+        await database.close()
+
+
+async def use(database: Database) -> None:
+    """The program works on what it found: it reads every table through its own doors, and goes on writing."""
+    async with database.read() as connection:
+        account = await accounts.get_account(connection, "me")
+        message = await message_queries.get_message(connection, 1)
+        assert (message.subject, message.raw_expired_at, message.blob.offset_bytes) == ("one", None, 3)
+        assert [each.value for each in await message_queries.results_of(connection, 1)] == [{"verdict": "clean"}]
+        assert [each.state for each in await queue_view.list_work(connection, state=None, processor=None, limit=9)]
+    store = Store(database, account)
+    outcome = await store.apply([arrival(1, "one", r"\Seen"), arrival(3, "three")], expunged=[2])
+    assert outcome.new == 2  # the first UID stands for another content now
+    asked = NewRequest("default", account.id, RequestKind.FLAGS, 1, Place("INBOX", 7, Uid(1)), add=frozenset({"x"}))
+    async with database.write() as connection:
+        await requests.add(connection, asked, 5.0)
+    async with database.read() as connection:
+        events = await event_log.read_after(connection, 0, 100)
+    assert events[0].message_id == 1
+
+
+@pytest.mark.parametrize("revision", sorted(HELD))
+async def test_code_of_a_version_before_runs_on_the_new_schema(empty_url: str, revision: str) -> None:
+    """Its INSERTs name the columns of its time, its UPDATEs and SELECTs too; what came since has defaults."""
+    rows = HELD[revision]
+    async with connected(empty_url) as connection:
+        await connection.run_sync(migrate.upgrade)
+        await insert(connection, rows)
+        for table, values in rows.items():
+            given = ", ".join(f'"{name}" = :{name}' for name in values)
+            await connection.execute(text(f'UPDATE "{table}" SET {given}'), values) if table != "setting" else None
+        assert await held(connection, rows) == rows
+        [status] = (await connection.execute(text("SELECT processing_status FROM email_status"))).scalars()
+        assert status == "failed"
+        if "errors" in metadata.tables["work"].columns:
+            assert json.loads((await connection.execute(text("SELECT errors FROM work"))).scalar_one()) == []
+
+
+async def test_every_table_and_column_of_the_past_has_a_value_here(empty_url: str) -> None:
+    """So a column that a later change of an old migration adds cannot slip through the two tests above."""
+    for revision, rows in HELD.items():
+        async with connected(empty_url) as connection:
+            await connection.run_sync(migrate.upgrade, revision)
+            for table in await connection.run_sync(tables_of):
+                if table in rows:
+                    assert set(await connection.run_sync(columns_of, table)) == set(rows[table]), table
+
+
+def tables_of(connection: Connection) -> list[str]:
+    return [name for name in inspect(connection).get_table_names() if name != "alembic_version"]
+
+
+def columns_of(connection: Connection, table: str) -> list[str]:
+    return [column["name"] for column in inspect(connection).get_columns(table)]
+
+
+async def test_code_of_a_version_before_starts_on_the_new_schema_where_that_says_so(
+    database_url: str, data_dir: Path
+) -> None:
+    """A node that is not upgraded yet may be restarted, and an upgrade may be taken back."""
+    async with open_database(data_dir, database_url) as database, database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9998'"))
+    with pytest.raises(StoreError, match="cannot be brought to this version"):
+        async with open_database(data_dir, database_url):
+            pass
+    async with connected(database_url) as connection:
+        values = {"name": migrate.OLDEST_CODE, "value": migrate.HEAD}
+        await connection.execute(text("INSERT INTO setting (name, value) VALUES (:name, :value)"), values)
+    async with open_database(data_dir, database_url) as database:
+        assert await new_store(database)
+    async with connected(database_url) as connection:
+        await connection.execute(text("UPDATE setting SET value = '9998' WHERE name = :name"), {"name": values["name"]})
+    with pytest.raises(StoreError):
+        async with open_database(data_dir, database_url):
+            pass
+
+
+# -- the law ----------------------------------------------------------------------------------------------------------
+
+REMOVING = {
+    "drop_column", "drop_table", "drop_constraint", "drop_table_comment", "alter_column", "rename_table",
+    "batch_alter_table", "create_check_constraint", "create_unique_constraint", "create_foreign_key",
+}  # fmt: skip
+
+ALLOWED: dict[tuple[str, str], str] = {}
+"""(file, call) → the release from which on nothing used it: two releases after that it may go."""
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, node
+
+
+def offences(path: Path) -> list[str]:
+    """What in a migration would break code of the version before."""
+    found = []
+    for name, call in calls(path):
+        line = f"{path.name}:{call.lineno}"
+        written = ast.unparse(call)
+        if name in REMOVING:
+            found.append(f"{line} {written}")
+        if name == "execute" and any(
+            word in written.upper() for word in ("DROP ", "RENAME ", "SET NOT NULL", "ALTER COLUMN")
+        ):
+            found.append(f"{line} {written}")
+        if name == "add_column" and "nullable=True" not in written and "server_default=" not in written:
+            found.append(f"{line} a column that old INSERTs leave out: {written}")
+    return [each for each in found if (path.name, each.split(" ", 1)[1]) not in ALLOWED]
+
+
+MIGRATIONS = sorted((migrate.MIGRATIONS / "versions").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MIGRATIONS, ids=lambda path: path.stem)
+def test_migrations_only_add(path: Path) -> None:
+    assert offences(path) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'op.drop_column("message", "subject")',
+        'op.alter_column("message", "subject", nullable=True)',
+        'op.execute("ALTER TABLE message RENAME COLUMN subject TO title")',
+        'op.execute("DROP TABLE parked")',
+        'op.add_column("message", sa.Column("size", sa.Integer(), nullable=False))',
+        'with op.batch_alter_table("message") as batch:\n    batch.drop_column("subject")',
+    ],
+)
+def test_a_migration_that_takes_away_is_found(tmp_path: Path, body: str) -> None:
+    path = tmp_path / "0099_removal.py"
+    path.write_text(body, encoding="utf-8")
+    assert offences(path)
