@@ -34,15 +34,48 @@ class HostGauge:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueGauge:
+    """One processor's rows in one state, and the age of the oldest where it is known."""
+
+    processor: str
+    state: str
+    rows: int
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogGauge:
+    """What waits for a destination."""
+
+    destination: str
+    pending: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetGauge:
+    """Nodes by how they are, the shards that this one has, and those that nobody has."""
+
+    nodes: Mapping[str, int]
+    owned: int
+    unowned: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What is read from the store and the accounts at the moment of the scrape."""
 
-    accounts: tuple[AccountGauge, ...]
-    queue: Mapping[str, int]
-    oldest_seconds: float
-    deliveries: Mapping[str, int]
-    parked: int
+    accounts: tuple[AccountGauge, ...] = ()
+    queue: tuple[QueueGauge, ...] = ()
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    deliveries: Mapping[str, int] = field(default_factory=dict)
+    backlogs: tuple[BacklogGauge, ...] = ()
+    events_unplanned: int = 0
+    event_lag_seconds: float = 0.0
+    parked: int = 0
     hosts: tuple[HostGauge, ...] = ()
+    fleet: FleetGauge = field(default_factory=lambda: FleetGauge({}, 0, 0))
+    blobs_reachable: bool = True
 
 
 class Metrics:
@@ -50,7 +83,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._snapshot = Snapshot((), {}, 0.0, {}, 0)
+        self._snapshot = Snapshot()
         self.stored = Counter("mailmill_messages_stored", "New messages stored.", registry=self._registry)
         self.arrival_to_stored = self._histogram(
             "mailmill_arrival_to_stored_seconds", "From the server's hint to the commit that holds the message."
@@ -72,15 +105,42 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self.blob_seconds = Histogram(
+            "mailmill_blob_seconds",
+            "How long raw messages took to be stored or read, a batch of them at a time.",
+            ["operation"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self.loop_lag = self._histogram(
             "mailmill_event_loop_lag_seconds", "How late the event loop woke a timer: what every request waits besides."
         )
+        self.database_write = self._histogram(
+            "mailmill_database_write_seconds",
+            "From asking for a transaction that writes to its commit: the wait for its turn, its statements, the disk.",
+        )
+        self.runs_failed = Counter(
+            "mailmill_work_failed_runs",
+            "Runs of a processor that raised, returned what is not JSON, or took too long.",
+            ["processor"],
+            registry=self._registry,
+        )
+        self.given_up = Counter(
+            "mailmill_work_given_up", "Work that failed for good here.", ["processor"], registry=self._registry
+        )
+        self.taken_back = Counter(
+            "mailmill_work_taken_back",
+            "Work taken back by this process from workers that died or held it too long.",
+            registry=self._registry,
+        )
+        self._counters = {"failed": self.runs_failed, "gave_up": self.given_up}
         self._stages = {
             "arrival_to_stored": self.arrival_to_stored,
             "picked_up": self.picked_up,
             "recorded": self.stored_to_processed,
             "processed_to_delivered": self.processed_to_delivered,
             "loop_lag": self.loop_lag,
+            "database_write": self.database_write,
         }
         self._registry.register(_Scrape(self))
 
@@ -92,6 +152,12 @@ class Metrics:
         kind, _, name = stage.partition(":")
         if kind == "ran":
             self.processor_seconds.labels(name).observe(max(0.0, seconds))
+        elif kind == "blobs":
+            self.blob_seconds.labels(name).observe(max(0.0, seconds))
+        elif kind in self._counters:
+            self._counters[kind].labels(name).inc()
+        elif kind == "taken_back":
+            self.taken_back.inc()
         else:
             self._stages[kind].observe(max(0.0, seconds))
 
@@ -104,6 +170,13 @@ class Metrics:
         snapshot = self._snapshot
         yield from self._hosts(snapshot.hosts)
         yield from self._state(snapshot)
+        yield from self._work(snapshot)
+        yield from self._fleet(snapshot.fleet)
+        yield GaugeMetricFamily(
+            "mailmill_blobs_reachable",
+            "1 while raw messages can be stored and read, as far as the last try has shown.",
+            value=float(snapshot.blobs_reachable),
+        )
 
     def _hosts(self, hosts: Iterable[HostGauge]) -> Iterable[Metric]:
         logins = CounterMetricFamily(
@@ -163,21 +236,72 @@ class Metrics:
             connected.add_metric([account.account, account.state], float(up))
             connections.add_metric([account.account], account.connections)
             open_requests.add_metric([account.account], account.open_requests)
-        queue = GaugeMetricFamily("mailmill_queue_rows", "Rows of work by state.", labels=["state"])
-        for state, count in snapshot.queue.items():
-            queue.add_metric([state], count)
-        oldest = GaugeMetricFamily(
-            "mailmill_queue_oldest_seconds", "Age of the oldest work that could run now.", value=snapshot.oldest_seconds
-        )
-        deliveries = GaugeMetricFamily("mailmill_deliveries", "Deliveries by state.", labels=["state"])
-        for state, count in snapshot.deliveries.items():
-            deliveries.add_metric([state], count)
         parked = GaugeMetricFamily(
             "mailmill_parked_messages",
             "Messages the server lists but that could not be fetched.",
             value=snapshot.parked,
         )
-        return silent, connected, connections, open_requests, queue, oldest, deliveries, parked, gaps, verified
+        return silent, connected, connections, open_requests, parked, gaps, verified
+
+    def _work(self, snapshot: Snapshot) -> Iterable[GaugeMetricFamily]:
+        rows = GaugeMetricFamily(
+            "mailmill_queue_rows",
+            "Rows of work by processor and state; `backlog` is what is pending behind new mail.",
+            labels=["processor", "state"],
+        )
+        oldest = GaugeMetricFamily(
+            "mailmill_queue_oldest_seconds",
+            "Age of the oldest work of a processor that could run now (`pending`, `backlog`) or that runs.",
+            labels=["processor", "state"],
+        )
+        for each in snapshot.queue:
+            rows.add_metric([each.processor, each.state], each.rows)
+            if each.oldest_seconds is not None:
+                oldest.add_metric([each.processor, each.state], each.oldest_seconds)
+        quarantined = GaugeMetricFamily(
+            "mailmill_queue_quarantined",
+            "Failed work whose workers died again and again.",
+            labels=["processor"],
+        )
+        for processor, count in snapshot.quarantined.items():
+            quarantined.add_metric([processor], count)
+        deliveries = GaugeMetricFamily("mailmill_deliveries", "Deliveries by state.", labels=["state"])
+        for state, count in snapshot.deliveries.items():
+            deliveries.add_metric([state], count)
+        backlog = GaugeMetricFamily(
+            "mailmill_delivery_backlog", "Deliveries that wait for a destination.", labels=["destination"]
+        )
+        waited = GaugeMetricFamily(
+            "mailmill_delivery_oldest_seconds",
+            "Age of the oldest delivery that waits for a destination.",
+            labels=["destination"],
+        )
+        for destination in snapshot.backlogs:
+            backlog.add_metric([destination.destination], destination.pending)
+            waited.add_metric([destination.destination], destination.oldest_seconds)
+        unplanned = GaugeMetricFamily(
+            "mailmill_events_unplanned",
+            "Events that the outbox has not looked at yet.",
+            value=snapshot.events_unplanned,
+        )
+        lag = GaugeMetricFamily(
+            "mailmill_event_lag_seconds", "Age of the oldest of them.", value=snapshot.event_lag_seconds
+        )
+        return rows, oldest, quarantined, deliveries, backlog, waited, unplanned, lag
+
+    def _fleet(self, fleet: FleetGauge) -> Iterable[GaugeMetricFamily]:
+        nodes = GaugeMetricFamily(
+            "mailmill_nodes", "Nodes that share the database: `alive`, `stopping` or `silent`.", labels=["state"]
+        )
+        for state, count in fleet.nodes.items():
+            nodes.add_metric([state], count)
+        owned = GaugeMetricFamily(
+            "mailmill_shards_owned", "Shards whose accounts this process keeps in sync.", value=fleet.owned
+        )
+        unowned = GaugeMetricFamily(
+            "mailmill_shards_unowned", "Shards that no node has: their accounts stand still.", value=fleet.unowned
+        )
+        return nodes, owned, unowned
 
 
 class _Scrape(Collector):

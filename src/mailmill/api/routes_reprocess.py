@@ -1,0 +1,101 @@
+"""A processor run again over the past."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Path, Request
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.responses import JSONResponse, Response
+
+from mailmill.api.door import ERRORS, NOT_FOUND, PROTECTED, Door, answers
+from mailmill.api.errors import error_response
+from mailmill.api.waiting import until_gone
+
+router = APIRouter(prefix="/v1/reprocess", tags=["queue"], dependencies=PROTECTED)
+
+_Name = Annotated[str, Field(max_length=1000)]
+
+
+class ReprocessRequest(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    processor: str = Field(description="Which is to run again.", min_length=1, max_length=200)
+    accounts: list[_Name] = Field(default_factory=list, description="Only these; all if left out.", max_length=10_000)
+    mailboxes: list[_Name] = Field(
+        default_factory=list, description="Only messages that are in one of these paths now.", max_length=1000
+    )
+    since: datetime | None = Field(
+        default=None, description="Only messages that the server received then or later; in UTC unless it says."
+    )
+    until: datetime | None = Field(default=None, description="Only messages that the server received before.")
+    failed: bool = Field(default=False, description="Only messages whose work for this processor failed for good.")
+    version_below: int | None = Field(
+        default=None,
+        description="Messages whose newest result is of a version below, or that have none; the version that runs "
+        "now, if left out.",
+        ge=1,
+        le=2**31 - 1,
+    )
+    all: bool = Field(default=False, description="Also messages that have a result of the version that runs now.")
+    dry_run: bool = Field(default=False, description="Only count the messages.")
+    wait: bool = Field(default=False, description="Answer when all has been processed, not when it is asked for.")
+
+
+class ReprocessAnswer(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow")
+
+    id: str | None = Field(description="To ask for how far it is; null for a dry run.")
+    processor: str
+    version: int
+    state: Literal["running", "done", "dryRun"]
+    total: int | None = Field(description="Messages it is about; null until they are counted.")
+    queued: int = Field(description="Messages that are in the queue, or have been.")
+    left: int | None = Field(description="Messages that are still to be queued or to be processed.")
+    failed: int = Field(description="Work for this processor that failed for good, of whatever origin.")
+    created_at: str
+    queued_at: str | None = Field(description="When the last message was put into the queue.")
+
+
+class ReprocessList(BaseModel):
+    reprocess: list[dict[str, Any]]
+
+
+@router.post(
+    "",
+    summary="Run a processor again over messages that are there",
+    responses=answers(ReprocessAnswer, ERRORS, NOT_FOUND),
+)
+async def start(request: Request, door: Door, wanted: Annotated[ReprocessRequest, Body()]) -> Response:
+    """Behind new mail, and without taking anything away: results stay until newer ones are recorded. It goes on by
+    itself, also after a restart; `GET /v1/reprocess/{id}` says how far it is.
+    """
+    asking = door.reprocessing.start(
+        processor=wanted.processor,
+        accounts=wanted.accounts,
+        mailboxes=wanted.mailboxes,
+        since=wanted.since,
+        until=wanted.until,
+        failed=wanted.failed,
+        version_below=wanted.version_below,
+        everything=wanted.all,
+        dry_run=wanted.dry_run,
+        wait=wanted.wait,
+    )
+    answer = await until_gone(request, asking)
+    if answer is None:
+        return error_response(503, "stopping", "the service stops; what was asked for goes on when it runs again")
+    return JSONResponse(answer)
+
+
+@router.get("", summary="What was asked to be processed again", responses=answers(ReprocessList, ERRORS))
+async def list_all(door: Door) -> Response:
+    """Those of the last 30 days, the newest first."""
+    return JSONResponse({"reprocess": await door.reprocessing.list()})
+
+
+@router.get("/{reprocess_id}", summary="How far one of them is", responses=answers(ReprocessAnswer, ERRORS, NOT_FOUND))
+async def show(door: Door, reprocess_id: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
+    return JSONResponse(await door.reprocessing.show(reprocess_id))

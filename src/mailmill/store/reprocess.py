@@ -1,0 +1,371 @@
+"""A processor run again over the past: which messages, and their rows put into the queue in pieces.
+
+Laws:
+
+- A piece is one short transaction: it queues at most :data:`PIECE_MESSAGES` messages, notes how far it has looked, and
+  counts. A crash between two pieces loses nothing and repeats nothing, whichever process goes on.
+- A row that is in the queue stays where it is. One that waits for an older version becomes the new one's; one that an
+  older version is just running is looked at again when it is over.
+- Nothing is taken away: a result stays, and is the one that is shown, until a newer one is recorded. A result of the
+  same version is replaced only by one that succeeded.
+- What the new version has tried and failed at stays failed, unless everything or what failed is asked for.
+- What reprocessing queues runs behind new mail, and what it raises is history (``queue_outcomes``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, insert, literal_column, or_, select, update
+
+from mailmill.errors import NotFoundError
+from mailmill.store import dialect, queue
+from mailmill.store.fair_order import read_tags
+from mailmill.store.queue_rows import BACKLOG, NewWork
+from mailmill.store.tables import account, mailbox, message, place, reprocess, result, work
+from mailmill.store.work_state import FAILED, NOT_PENDING, PENDING, PROCESSING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Row
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+PIECE_MESSAGES: Final = 250
+"""Messages that one transaction queues: it bounds how long the writer is held, and new mail with it."""
+
+WINDOW_MESSAGES: Final = 5000
+"""Messages that one look goes over, wanted or not: it bounds how long a snapshot is held."""
+
+KEPT_SECONDS: Final = 30 * 86400.0
+"""How long one that is done can be asked about."""
+
+_RUNNING = reprocess.c.state == literal_column("'running'")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which messages. Empty sequences mean all; ``since`` and ``until`` (epoch seconds, the end not included) are about
+    the date at which the server received a message.
+
+    Of these, the messages are taken whose newest result is of a version below ``below`` (None: the version that runs
+    now) or that have none; with ``everything`` also those that have one; with ``failed`` only those whose work failed
+    for good, whatever results they have unless ``below`` is given.
+    """
+
+    account_ids: tuple[int, ...] = ()
+    mailboxes: tuple[str, ...] = ()
+    since: float | None = None
+    until: float | None = None
+    failed: bool = False
+    below: int | None = None
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReprocessRow:
+    """One that was asked for. ``total`` messages are to be queued (None: not counted yet), ``queued`` are; it has
+    looked at all messages up to the id ``position``, of those up to ``last_id``."""
+
+    id: int
+    processor: str
+    version: int
+    wanted: Wanted
+    state: str
+    position: int
+    last_id: int
+    busy_from: int | None
+    total: int | None
+    queued: int
+    created_at: float
+    finished_at: float | None
+
+    @property
+    def done(self) -> bool:
+        """Whether all is in the queue."""
+        return self.state == "done"
+
+
+class Look(NamedTuple):
+    """The ids of messages to be queued, in order, among those up to ``reached``."""
+
+    message_ids: list[int]
+    reached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A processor's rows at the backlog's priority that are still to run (history's among them), and all its failed
+    ones."""
+
+    left: int
+    failed: int
+
+
+async def create(connection: AsyncConnection, processor: str, version: int, wanted: Wanted, now: float) -> ReprocessRow:
+    """Note what is asked for. Nothing is queued yet: :func:`put_piece` does. Forgets what was done long ago."""
+    await connection.execute(reprocess.delete().where(reprocess.c.finished_at < now - KEPT_SECONDS))
+    newest = select(func.coalesce(func.max(message.c.id), 0)).scalar_subquery()
+    made = await connection.execute(
+        insert(reprocess)
+        .values(
+            processor=processor,
+            version=version,
+            asked=json.dumps(asdict(wanted)),
+            state="running",
+            last_id=newest,
+            created_at=now,
+        )
+        .returning(reprocess)
+    )
+    return _row(made.one())
+
+
+async def preview(
+    connection: AsyncConnection, processor: str, version: int, wanted: Wanted, now: float
+) -> ReprocessRow:
+    """What :func:`create` would note, for a look without consequences."""
+    newest = await connection.scalar(select(func.coalesce(func.max(message.c.id), 0)))
+    return ReprocessRow(0, processor, version, wanted, "running", 0, newest or 0, None, None, 0, now, None)
+
+
+async def get(connection: AsyncConnection, reprocess_id: int) -> ReprocessRow:
+    """Raises NotFoundError."""
+    row = (await connection.execute(select(reprocess).where(reprocess.c.id == reprocess_id))).first()
+    if row is None:
+        raise NotFoundError(
+            f"there is no reprocessing {reprocess_id}", hint="GET /v1/reprocess lists those of the last 30 days"
+        )
+    return _row(row)
+
+
+async def list_all(connection: AsyncConnection, limit: int = 100) -> list[ReprocessRow]:
+    """The newest first."""
+    rows = await connection.execute(select(reprocess).order_by(reprocess.c.id.desc()).limit(limit))
+    return [_row(row) for row in rows]
+
+
+async def list_running(connection: AsyncConnection) -> list[ReprocessRow]:
+    """Those that are not all in the queue, the oldest first."""
+    return [_row(row) for row in await connection.execute(select(reprocess).where(_RUNNING).order_by(reprocess.c.id))]
+
+
+async def missing_mailboxes(connection: AsyncConnection, wanted: Wanted) -> list[str]:
+    """Those of ``wanted.mailboxes`` that no wanted account has."""
+    known = select(mailbox.c.path).where(mailbox.c.path.in_(wanted.mailboxes), mailbox.c.deleted_at.is_(None))
+    if wanted.account_ids:
+        known = known.where(mailbox.c.account_id.in_(wanted.account_ids))
+    paths = set((await connection.execute(known)).scalars())
+    return [path for path in wanted.mailboxes if path not in paths]
+
+
+async def look(connection: AsyncConnection, row: ReprocessRow, after: int, *, limit: int = PIECE_MESSAGES) -> Look:
+    """Up to ``limit`` messages to be queued with an id above ``after``, within one window. ``reached == row.last_id``
+    means that there is no more to look at."""
+    ids = (
+        select(message.c.id)
+        .where(message.c.id > after, message.c.id <= row.last_id)
+        .order_by(message.c.id)
+        .limit(WINDOW_MESSAGES)
+        .subquery()
+    )
+    end: int | None = await connection.scalar(select(func.max(ids.c.id)).having(func.count() == WINDOW_MESSAGES))
+    bound = row.last_id if end is None else end
+    span = and_(message.c.id > after, message.c.id <= bound)
+    found = select(message.c.id).where(span, _wanted(row)).order_by(message.c.id).limit(limit)
+    message_ids = list((await connection.execute(_with_work(found, row.processor))).scalars())
+    return Look(message_ids, message_ids[-1] if len(message_ids) == limit else bound)
+
+
+async def set_total(connection: AsyncConnection, reprocess_id: int, total: int) -> None:
+    """Note how many messages are to be queued; the first count stands."""
+    await connection.execute(
+        update(reprocess).where(reprocess.c.id == reprocess_id, reprocess.c.total.is_(None)).values(total=total)
+    )
+
+
+async def put_piece(connection: AsyncConnection, row: ReprocessRow, found: Look, now: float) -> ReprocessRow | None:
+    """Queue what a :func:`look` from ``row.position`` found, as far as it is still to be queued, and move on.
+
+    Returns the row as it is then; None where another process has it in hand or has moved it on.
+    """
+    mine = select(reprocess).where(reprocess.c.id == row.id, _RUNNING, reprocess.c.position == row.position)
+    if (await connection.execute(dialect.skip_locked(connection, mine, of=reprocess))).first() is None:
+        return None
+    if dialect.is_postgresql(connection):
+        # Against a worker that finishes the last row of one of them meanwhile, and takes it for processed.
+        locked = select(message.c.id).where(message.c.id.in_(found.message_ids)).order_by(message.c.id)
+        await connection.execute(dialect.lock(connection, locked, of=message))
+    queued = await _queue(connection, row, found.message_ids, now)
+    busy_from = await _take_over(connection, row, found.reached)
+    first_busy = min((each for each in (row.busy_from, busy_from) if each is not None), default=None)
+    values: dict[str, Any] = {"position": found.reached, "busy_from": first_busy, "queued": row.queued + queued}
+    if found.reached >= row.last_id:
+        if first_busy is None:
+            values |= {"state": "done", "finished_at": now}
+        else:
+            values |= {"position": first_busy - 1, "busy_from": None}
+    moved = await connection.execute(
+        update(reprocess).where(reprocess.c.id == row.id).values(**values).returning(reprocess)
+    )
+    return _row(moved.one())
+
+
+async def lane(connection: AsyncConnection, processor: str) -> Lane:
+    """What is left in the queue of what reprocessing put there; counted by index."""
+    mine = work.c.processor == processor
+    pending = await connection.scalar(
+        select(func.count()).select_from(work).where(PENDING, mine, work.c.priority == BACKLOG)
+    )
+    others = await connection.scalar(
+        select(func.count())
+        .select_from(work)
+        .where(NOT_PENDING, work.c.state != "failed", mine, work.c.priority == BACKLOG)
+    )
+    failed = await connection.scalar(select(func.count()).select_from(work).where(FAILED, mine))
+    return Lane((pending or 0) + (others or 0), failed or 0)
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _with_work(wanted: Any, processor: str) -> Any:
+    joined = message.join(account, account.c.id == message.c.account_id).outerjoin(
+        work, and_(work.c.message_id == message.c.id, work.c.processor == processor)
+    )
+    return wanted.select_from(joined)
+
+
+def _wanted(row: ReprocessRow) -> ColumnElement[bool]:
+    """What makes a message one to be queued, with its row of work (if it has one) joined to it."""
+    wanted = row.wanted
+    # Its bytes are there, and it is not on its way out.
+    conditions: list[ColumnElement[bool]] = [
+        message.c.deleted_at.is_(None),
+        message.c.raw_expired_at.is_(None),
+        account.c.removing_at.is_(None),
+    ]
+    if wanted.account_ids:
+        conditions.append(message.c.account_id.in_(wanted.account_ids))
+    if wanted.since is not None:
+        conditions.append(message.c.internal_date >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(message.c.internal_date < wanted.until)
+    if wanted.mailboxes:
+        conditions.append(
+            exists().where(
+                place.c.message_id == message.c.id,
+                place.c.expunged_at.is_(None),
+                mailbox.c.id == place.c.mailbox_id,
+                mailbox.c.path.in_(wanted.mailboxes),
+            )
+        )
+    failed = work.c.state == "failed"
+    if wanted.failed:
+        conditions.append(failed)
+    elif wanted.everything:
+        conditions.append(or_(work.c.message_id.is_(None), failed))
+    else:
+        conditions.append(or_(work.c.message_id.is_(None), and_(failed, work.c.version < row.version)))
+    done = _has_result(row)
+    if done is not None:
+        conditions.append(~done)
+    return and_(*conditions)
+
+
+def _has_result(row: ReprocessRow) -> ColumnElement[bool] | None:
+    """Whether the message has what was asked for already; None where it is wanted whatever it has."""
+    wanted = row.wanted
+    of_it = exists().where(result.c.message_id == message.c.id, result.c.processor == row.processor)
+    if wanted.everything:
+        # What was made since counts, or a second look would never come to an end.
+        return of_it.where(result.c.version == row.version, result.c.finished_at >= row.created_at)
+    if wanted.failed and wanted.below is None:
+        return None
+    return of_it.where(result.c.version >= (row.version if wanted.below is None else wanted.below))
+
+
+async def _queue(connection: AsyncConnection, row: ReprocessRow, message_ids: Sequence[int], now: float) -> int:
+    if not message_ids:
+        return 0
+    still = select(message.c.id, message.c.account_id, message.c.processed_at, account.c.shard, work.c.state)
+    rows = (
+        await connection.execute(
+            _with_work(still, row.processor).where(message.c.id.in_(message_ids), _wanted(row)).order_by(message.c.id)
+        )
+    ).all()
+    fresh = [each for each in rows if each.state is None]
+    failed = [each for each in rows if each.state is not None]
+    untold = [each.id for each in fresh if each.processed_at is None]
+    if untold:
+        # Where nothing was to be done with one until now, that it is processed was never told: it is no news.
+        await connection.execute(
+            update(message)
+            .where(message.c.id.in_(untold), ~exists().where(work.c.message_id == message.c.id))
+            .values(processed_at=message.c.stored_at)
+        )
+    if fresh:
+        await queue.enqueue(
+            connection,
+            [NewWork(each.id, each.account_id, each.shard, row.processor, row.version, BACKLOG) for each in fresh],
+            now,
+        )
+    if failed:
+        await _bring_back(connection, row, failed, now)
+    return len(rows)
+
+
+async def _bring_back(connection: AsyncConnection, row: ReprocessRow, failed: Sequence[Row[Any]], now: float) -> None:
+    """Failed rows, as if they were new but for what they did to their workers: one that crashed is run alone."""
+    tags = await read_tags(connection, ((row.processor, BACKLOG, each.account_id) for each in failed), now)
+    await connection.execute(
+        update(work)
+        .where(work.c.message_id == bindparam("of_message"), work.c.processor == row.processor, FAILED)
+        .values(
+            state="pending",
+            version=row.version,
+            priority=BACKLOG,
+            attempt=0,
+            crashes=case((work.c.crashes > 0, 1), else_=0),
+            run_at=now,
+            enqueued_at=now,
+            vt=bindparam("tag"),
+            last_error="",
+        ),
+        [{"of_message": each.id, "tag": tags.next((row.processor, BACKLOG, each.account_id))} for each in failed],
+    )
+
+
+async def _take_over(connection: AsyncConnection, row: ReprocessRow, reached: int) -> int | None:
+    """Make what waits for an older version the new one's; the first message that an older one is running over."""
+    older = and_(
+        work.c.message_id > row.position,
+        work.c.message_id <= reached,
+        work.c.processor == row.processor,
+        work.c.version < row.version,
+    )
+    idle = work.c.state.not_in(("processing", "failed"))
+    await connection.execute(update(work).where(older, idle).values(version=row.version))
+    busy: int | None = await connection.scalar(select(func.min(work.c.message_id)).where(older, PROCESSING))
+    return busy
+
+
+def _row(row: Row[Any]) -> ReprocessRow:
+    asked = json.loads(row.asked)
+    wanted = Wanted(**asked | {name: tuple(asked[name]) for name in ("account_ids", "mailboxes")})
+    return ReprocessRow(
+        row.id,
+        row.processor,
+        row.version,
+        wanted,
+        row.state,
+        row.position,
+        row.last_id,
+        row.busy_from,
+        row.total,
+        row.queued,
+        row.created_at,
+        row.finished_at,
+    )

@@ -1,0 +1,111 @@
+"""``mailmill reprocess`` and ``message read --processing`` against a service on a unix socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cli_service import CannedUseCases, running_service
+
+from mailmill.cli.commands import reprocess
+from mailmill.cli.errors import UsageError
+from mailmill.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def service(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedUseCases]:
+    monkeypatch.setenv("MAILMILL_SERVICE__DATA_DIR", str(data_dir))
+    use_cases = CannedUseCases()
+    with running_service(data_dir / "mailmill.sock", use_cases):
+        yield use_cases
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], service: CannedUseCases, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(reprocess, "PROGRESS_SECONDS", 0.001)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_it_follows_until_all_is_queued(run: Run, service: CannedUseCases) -> None:
+    code, out, err = run("reprocess", "-p", "threat", "-a", "work", "--mailbox", "INBOX")
+    assert code == 0
+    assert out == "5 messages queued again for threat version 2, 4 left to process\n"
+    assert "it goes on by itself" in err
+    assert "1 failed for good" in err
+    [asked] = service.reprocessing.asked
+    assert (asked["accounts"], asked["mailboxes"], asked["wait"]) == (["work"], ["INBOX"], False)
+
+
+def test_with_wait_until_all_is_processed(run: Run, service: CannedUseCases) -> None:
+    code, out, _ = run("reprocess", "--processor", "threat", "--all", "--wait")
+    assert (code, out) == (0, "5 messages processed again by threat version 2\n")
+    assert service.reprocessing.asked[0]["everything"]
+
+
+def test_a_dry_run_only_counts(run: Run, service: CannedUseCases) -> None:
+    code, out, _ = run("reprocess", "--processor", "threat", "--failed", "--version-below", "2", "--dry-run")
+    assert (code, out) == (0, "5 messages would be processed again by threat version 2\n")
+    [asked] = service.reprocessing.asked
+    assert (asked["dry_run"], asked["failed"], asked["version_below"]) == (True, True, 2)
+
+
+def test_json_is_the_answer_of_the_api(run: Run) -> None:
+    code, out, err = run("reprocess", "--processor", "threat", "--wait", "--json")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert (answer["id"], answer["state"], answer["left"]) == ("1", "done", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--processor", "none"), 3, "no processor 'none' is configured"),
+        (("--processor", "threat", "--all", "--failed"), 2, "do not go together|goes neither"),
+        (("--processor", "threat", "--dry-run", "--wait"), 2, "do not go together"),
+        (("--processor", "threat", "--since", "yesterday"), 2, "is no date"),
+        ((), 2, "--processor"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], code: int, told: str) -> None:
+    got, out, err = run("reprocess", *arguments)
+    assert (got, out) == (code, "")
+    assert any(part in err for part in told.split("|"))
+
+
+def test_dates_are_local_unless_they_say() -> None:
+    local = datetime(2026, 5, 4).astimezone(UTC).isoformat()
+    assert reprocess.moment_of("--since", "2026-05-04") == local
+    assert reprocess.moment_of("--since", "2026-05-04T13:30:00+02:00") == "2026-05-04T11:30:00+00:00"
+    assert reprocess.moment_of("--since", None) is None
+    with pytest.raises(UsageError):
+        reprocess.moment_of("--until", "soon")
+
+
+def test_the_ledger_of_a_message(run: Run) -> None:
+    code, out, _ = run("message", "read", "7", "--processing")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split() == ["PROCESSOR", "VERSION", "STATE", "RUNS", "CRASHES", "TIME", "AT"]
+    assert [line.split()[:5] for line in lines[1:4]] == [
+        ["threat", "2", "completed", "3", "1"],
+        ["threat", "1", "older", "1", "0"],
+        ["invoice", "1", "failed", "5", "0"],
+    ]
+    assert "attempt: TimeoutError: took over 30 s" in lines[4]
+    assert "crash: the worker died while running it" in lines[5]
+    assert "invoice 1  attempt: ValueError: no total" in lines[6]
+    assert "\x1b" not in out
+    code, out, _ = run("message", "read", "7", "--processing", "--json")
+    assert json.loads(out)["status"] == "failed"
+    assert run("message", "read", "7", "--processing", "--raw")[0] == 2
