@@ -18,7 +18,9 @@ Files::
     observed.py    what an observer in the service tells         distance.py    a server that is far away
     roomy.py       mailboxes of a hundred thousand               companions.py  programs of ours beside what is measured
     light_imap.py  a server for a thousand idle accounts         counting_proxy.py  round trips of a thousand
-    peers.py       aioimaplib, imapclient, imapflow, mbsync      machine.py     where it was measured
+    peers.py       aioimaplib, imapclient, imapflow, mbsync …    machine.py     where it was measured
+    durable.py     PostgreSQL and Redis, syncing to disk         backlog.py     a queue of a million, made by statements
+    queue_stores.py  stores for the rows about the queue
     rows/          one module for each row of the table          sides/         programs timed in their own process
 """
 

@@ -22,6 +22,8 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "uvloop": _version("uvloop"),
         "sqlite": sqlite3.sqlite_version,
+        "postgresql": _said([_postgres(), "--version"]),
+        "redis": _said(["redis-server", "--version"]),
         "dovecot": _said(["dovecot", "--version"]),
         "mbsync": _said(["mbsync", "--version"]),
         "node": _said(["node", "--version"]),
@@ -37,6 +39,11 @@ def _processor() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.machine()
+
+
+def _postgres() -> str:
+    """Debian keeps it out of PATH, a folder for each version."""
+    return str(max(Path("/usr/lib/postgresql").glob("*/bin/postgres"), default="postgres"))
 
 
 def _version(package: str) -> str:

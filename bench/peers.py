@@ -1,7 +1,7 @@
 """The peers, installed apart from the project.
 
-aioimaplib (GPL-3) and imapclient in a Python environment of their own, imapflow in a ``node_modules`` of its own, both
-below ``bench/.cache``; mbsync from Debian's isync on PATH.
+aioimaplib (GPL-3), imapclient, Celery and Procrastinate in a Python environment of their own, imapflow in a
+``node_modules`` of its own, both below ``bench/.cache``; mbsync from Debian's isync on PATH.
 """
 
 from __future__ import annotations

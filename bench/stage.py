@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from bench import corpus
+from bench import corpus, durable
+from bench.durable import Redis
 from bench.processes import Programs
+from bench.queue_stores import QueueStores
 from bench.roomy import Roomy
 from servers.dovecot import Dovecot
+from servers.postgres import Postgres
 
 T = TypeVar("T")
 
@@ -49,6 +52,9 @@ class Stage:
         self._dovecot: Dovecot | None = None
         self._bulk: BulkMailbox | None = None
         self._roomy: Roomy | None = None
+        self._postgres: Postgres | None = None
+        self._redis: Redis | None = None
+        self._queues: QueueStores | None = None
         self._many: set[int] = set()
 
     def __enter__(self) -> Stage:
@@ -73,6 +79,27 @@ class Stage:
         if self._roomy is None:
             self._roomy = self._stack.enter_context(Roomy())
         return self._roomy
+
+    @property
+    def postgres(self) -> Postgres:
+        """Syncs to disk, as one would have it in production."""
+        if self._postgres is None:
+            self._postgres = self._stack.enter_context(durable.postgres())
+        return self._postgres
+
+    @property
+    def redis(self) -> Redis:
+        """Syncs to disk at every write."""
+        if self._redis is None:
+            self._redis = self._stack.enter_context(Redis())
+        return self._redis
+
+    @property
+    def queues(self) -> QueueStores:
+        """Stores with long queues, each made once in a run."""
+        if self._queues is None:
+            self._queues = QueueStores(self.programs, lambda: self.postgres, self._stack.enter_context(self.folder()))
+        return self._queues
 
     async def many(self, count: int, *, seed: int) -> str:
         """The user of `roomy` whose INBOX has ``count`` small messages, made once in a run."""

@@ -1,21 +1,29 @@
 """One module for each row of the table: ``TITLE`` and ``async def measure(stage: Stage) -> Result``."""
 
 from bench.rows import (
+    claim_cost,
     cuts,
+    fair_share,
     fetch,
     first_sync,
     first_sync_growth,
     flag_changes,
     hanging_destination,
     latency,
+    long_readers,
     loop_lag,
     memory,
     no_change,
     no_change_distance,
     no_change_fleet,
     parse,
+    pick_up,
+    pipeline,
     pool,
     push,
+    queue_throughput,
+    slow_processor,
+    wal_per_message,
 )
 
 ROWS = {
@@ -34,4 +42,12 @@ ROWS = {
     "cuts": cuts,
     "memory": memory,
     "hanging_destination": hanging_destination,
+    "queue_throughput": queue_throughput,
+    "claim_cost": claim_cost,
+    "fair_share": fair_share,
+    "long_readers": long_readers,
+    "wal_per_message": wal_per_message,
+    "pipeline": pipeline,
+    "pick_up": pick_up,
+    "slow_processor": slow_processor,
 }
