@@ -21,7 +21,9 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from servers.cyrus import Cyrus
 from servers.dovecot import Dovecot
 from servers.mail_server import MailServer
+from servers.postgres import Postgres
 from servers.pymap import Pymap
+from servers.s3 import S3
 
 # `default` is quick and the same on every run; `wide` looks further (`--hypothesis-profile=wide`, before a release).
 hypothesis.settings.register_profile(
@@ -57,6 +59,10 @@ _MAY_BLOCK: tuple[tuple[str, set[str]], ...] = (
     # A loop that is being closed joins the thread that ended its executor. uvloop does that in C, which leaves no frame
     # for blockbuster's own exception to know it by, and now and then the thread is still on its last step.
     ("asyncio/runners.py", {"close"}),
+    # PostgreSQL's schema is made in a thread, by Alembic in a loop of its own where nothing else runs.
+    ("mailmill/store/migrate.py", {"upgrade"}),
+    # A new connection to PostgreSQL looks for the user's certificates and password file.
+    ("asyncpg/connect_utils.py", {"_parse_connect_arguments"}),
     # A traceback that is being shown reads source lines.
     ("traceback.py", {"format_exception", "print_exception", "format_exception_only"}),
     ("_pytest/assertion/rewrite.py", {"exec_module"}),
@@ -91,10 +97,64 @@ def data_dir(tmp_path: Path) -> Path:
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The configuration of whoever runs the tests must not reach them."""
     for name in list(os.environ):
-        if name.startswith(("MAILMILL_", "IMAP_", "CEREBRAS_", "OPENAI_")) or name == "DATABASE_URL":
+        if name.startswith(("MAILMILL_", "IMAP_", "CEREBRAS_", "OPENAI_", "AWS_")) or name == "DATABASE_URL":
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
+
+
+# -- databases --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """One object store. Tests share it, so each takes a bucket of its own: ``await s3.new_bucket()``."""
+    with S3() as server:
+        yield server
+
+
+@pytest.fixture
+def start_s3() -> Iterator[Callable[[], Awaitable[S3]]]:
+    """``await start_s3()``: a server of the test's own, to stop, restart or turn against us as it likes."""
+    with contextlib.ExitStack() as running:
+
+        async def start() -> S3:
+            return await asyncio.to_thread(running.enter_context, S3())
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL. Tests share it, so each takes a database of its own: ``postgres.new_database()``."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def start_postgres() -> Iterator[Callable[..., Awaitable[Postgres]]]:
+    """``await start_postgres(**options)``: a server of the test's own, to restart or stop as it likes."""
+    with contextlib.ExitStack() as running:
+
+        async def start(**options: Any) -> Postgres:
+            return await asyncio.to_thread(running.enter_context, Postgres(**options))
+
+        yield start
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, data_dir: Path) -> str:
+    """A new database of each make, for what must hold on both; it is for ``Database.open(…, data_dir=data_dir)``."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_store()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """A new database on ``postgres``, with the schema and nothing else."""
+    return postgres.new_store()
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------

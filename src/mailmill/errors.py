@@ -6,12 +6,18 @@
     ├── ConfigurationError        the configuration is wrong; nothing was started            exit 2
     ├── InvalidRequestError       what was asked for makes no sense (a cursor, a filter)   exit 2
     ├── NotFoundError             no such account, mailbox, message …                        exit 3
+    │   └── RawExpiredError       … or no more: retention took the raw bytes of the message  exit 3
     ├── ConflictError             somebody else got there first: moved, deleted, used twice  exit 1
+    │   └── CursorAheadError      a cursor the event log never came to: of another database  exit 1
+    ├── CursorTooOldError         events that a cursor has not read were removed             exit 1
     ├── RefusedError              the mail server did not do what a request asked of it      exit 1
     ├── StoreError                the database or the mail folder failed
     │   ├── StoreInUseError       another service holds this data folder                     exit 1
     │   ├── MasterKeyError        the master key is missing, malformed or not the one used   exit 1
-    │   └── StorageFullError      the disk is full or the quota is reached                   exit 5
+    │   ├── LeaseLostError        another node keeps this account in sync now                exit 5
+    │   ├── StorageFullError      the disk is full or the quota is reached                   exit 5
+    │   └── StorageUnavailableError  the object store cannot be reached                      exit 5
+    │       └── StorageRefusedError  … or refuses what is asked: credentials, no such bucket exit 1
     ├── ImapError                 talking to an IMAP server failed
     │   ├── ConnectError          could not reach the server (DNS, refused, timeout)         exit 5
     │   │   └── CertificateError  TLS was offered but the certificate is not trusted         exit 1
@@ -89,10 +95,51 @@ class NotFoundError(MailmillError):
     code = "notFound"
 
 
+class RawExpiredError(NotFoundError):
+    """The message is known, its raw bytes are not kept any more: the account's retention took them."""
+
+    code = "rawExpired"
+
+    def __init__(self, message_id: int, *, account: str | None = None) -> None:
+        super().__init__(f"the raw bytes of message {message_id} are not kept any more")
+        self.account = account
+        self.hint = "retention.raw_days says how long they are; the mail server may still have the message"
+
+
 class ConflictError(MailmillError):
     """What was asked for does not fit what is there: the message was moved or deleted meanwhile, a key used twice …"""
 
     code = "conflict"
+
+
+class CursorAheadError(ConflictError):
+    """The event log never came as far as this cursor: it is of another database, or of this one before a restore."""
+
+    code = "cursorAhead"
+
+    def __init__(self, position: int, *, newest: int) -> None:
+        super().__init__(
+            f"the cursor {position} is ahead of the event log, which ends at {newest}",
+            hint="it belongs to another database, or to this one before it was restored from a backup; start again with"
+            " 0, or go on from `cursor` of /v1/status",
+        )
+        self.position = position
+        self.newest = newest
+
+
+class CursorTooOldError(MailmillError):
+    """Events that this cursor has not read were removed by retention. ``oldest`` is the oldest cursor that is valid."""
+
+    code = "cursorTooOld"
+
+    def __init__(self, position: int, *, oldest: int) -> None:
+        super().__init__(
+            f"the cursor {position} is too old: events up to {oldest} were removed",
+            hint=f"look at what is there now and go on from {oldest}, the oldest valid cursor (0 means the same)"
+            ", or from `cursor` of /v1/status; service.keep_events_days says how long events are kept",
+        )
+        self.position = position
+        self.oldest = oldest
 
 
 class RefusedError(MailmillError):
@@ -119,10 +166,30 @@ class MasterKeyError(StoreError):
     code = "masterKey"
 
 
+class LeaseLostError(StoreError):
+    """This node does not own the account, or not any more: nothing was written. Another node keeps it in sync."""
+
+    code = "leaseLost"
+
+
 class StorageFullError(StoreError):
     """The disk is full or a quota is reached; nothing was recorded, nothing is lost."""
 
     code = "storageFull"
+
+
+class StorageUnavailableError(StoreError):
+    """Where the raw messages lie cannot be reached now. Nothing was recorded, nothing is lost; work waits for it."""
+
+    code = "storageUnavailable"
+
+
+class StorageRefusedError(StorageUnavailableError):
+    """Where the raw messages lie can be reached and does not let us in: credentials, rights, no such bucket. All waits
+    as for one that cannot be reached, until a person has mended it.
+    """
+
+    code = "storageRefused"
 
 
 class ImapError(MailmillError):

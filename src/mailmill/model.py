@@ -151,6 +151,7 @@ class EventName(StrEnum):
     MAILBOX_DELETED = "mailboxDeleted"
     MAILBOX_RESET = "mailboxReset"
     ACCOUNT_ADDED = "accountAdded"
+    ACCOUNT_DELETED = "accountDeleted"
     ACCOUNT_INITIALIZED = "accountInitialized"
     AUTHENTICATION_SUCCESS = "authenticationSuccess"
     AUTHENTICATION_ERROR = "authenticationError"

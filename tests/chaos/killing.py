@@ -1,6 +1,6 @@
 """Dying on purpose, inside the process that is to die: every commit point reports here, and at one of them it ends.
 
-The points are found from outside, by wrapping the doors that all writes go through (`Database.write`,
+The points are found from outside, by wrapping the doors that all writes go through (`SqliteDatabase.write`,
 `BlobStore.put_batch`) and the functions that say what a transaction is about; ``src`` knows nothing of it.
 
 A transaction is named after what it does (`Killer.install`), and comes to two phases: ``…/uncommitted``, when all is
@@ -19,7 +19,7 @@ import mailmill.sync.context
 from mailmill.imap.connection import ImapConnection
 from mailmill.store import accounts, messages, queue, requests
 from mailmill.store.blobs import BlobStore
-from mailmill.store.database import Database
+from mailmill.store.sqlite_database import SqliteDatabase
 
 
 class Killer:
@@ -88,11 +88,11 @@ class Killer:
         setattr(module, name, wrapper)
 
     def _wrap_transactions(self) -> None:
-        real = Database.write
+        real = SqliteDatabase.write
         killer = self
 
         @asynccontextmanager
-        async def write(self: Database, **options: Any) -> AsyncIterator[Any]:
+        async def write(self: SqliteDatabase, **options: Any) -> AsyncIterator[Any]:
             points: list[str] = []
             async with real(self, **options) as connection:
                 # There is one writer at a time, so what is noted until the block ends is of this transaction.
@@ -107,7 +107,7 @@ class Killer:
             # The first transaction is the empty one with which a database opens.
             killer._opened = True
 
-        Database.write = write  # type: ignore[method-assign]
+        SqliteDatabase.write = write  # type: ignore[method-assign]
 
     def _wrap_blobs(self) -> None:
         real = BlobStore.put_batch

@@ -32,6 +32,7 @@ from mailmill.processing.registry import Processor
 from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.store.database import Database
 from mailmill.store.requests import NewRequest, RequestKind
+from mailmill.store.sqlite_database import SqliteDatabase
 from mailmill.sync.context import SyncLimits
 
 _COUNT_RESULTS = (
@@ -54,7 +55,7 @@ def in_thread(message: Any, _context: Any) -> str:
 
 async def serve(job: dict[str, Any]) -> None:
     killer = Killer(job["log"], job["phase"], job["at"])
-    plain_write = Database.write
+    plain_write = SqliteDatabase.write
     killer.install()
     killer.armed = not job["live"]
     mailmill.sync.account_sync.delay_seconds = lambda *_arguments, **_options: 0.0

@@ -6,8 +6,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dashboard.fake_processing import LEDGER, FakeReprocessing
 from mailmill.api.contract import JsonObject
-from mailmill.errors import InvalidRequestError, NotFoundError
+from mailmill.errors import CursorTooOldError, InvalidRequestError, NotFoundError
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -19,6 +20,7 @@ def _ago(**span: float) -> str:
 def _account(name: str, email: str, state: str, **more: Any) -> JsonObject:
     return {
         "account": name,
+        "node": "mill-1",
         "email": email,
         "state": state,
         "stateReason": "",
@@ -244,6 +246,77 @@ Northwind IT Support
 """
 
 
+class FakeWork:
+    """What ``FakeUseCases.work`` answers; what was asked goes to ``calls``."""
+
+    def __init__(self, calls: list[tuple[Any, ...]], figures: dict[str, Any]) -> None:
+        self.calls = calls
+        self.figures = figures
+
+    async def rows(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]:
+        self.calls.append(("queue", state, processor, limit))
+        return [
+            {
+                "messageId": "908",
+                "account": "support",
+                "processor": "invoice",
+                "version": 1,
+                "state": "failed",
+                "priority": 0,
+                "attempt": 5,
+                "crashes": 0,
+                "runAt": None,
+                "enqueuedAt": _ago(hours=3),
+                "error": "TimeoutError: took over 30 s",
+                "worker": None,
+                "errors": [
+                    {"at": _ago(hours=2), "kind": "crash", "error": "the worker died while running it"},
+                    {"at": _ago(hours=1), "kind": "attempt", "error": "TimeoutError: took over 30 s"},
+                ],
+                "subject": "Zapytanie o fakturę",
+            }
+        ]
+
+    async def show(self, message_id: str) -> list[JsonObject]:
+        self.calls.append(("show", message_id))
+        if message_id == "404":
+            raise NotFoundError("no message 404")
+        return await self.rows(state=None, processor=None, limit=1)
+
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+        self.calls.append(("retry", message_ids, processor))
+        self.figures["failed"] = 0
+        return 2
+
+    async def drop(
+        self, *, message_ids: list[str] | None, processor: str | None, everything: bool, any_state: bool
+    ) -> int:
+        self.calls.append(("drop", message_ids, processor, everything, any_state))
+        return 3
+
+    async def pause(self, processor: str) -> JsonObject:
+        self.calls.append(("pause", processor))
+        return {"processor": processor, "paused": True, "changed": True}
+
+    async def resume(self, processor: str) -> JsonObject:
+        self.calls.append(("resume", processor))
+        return {"processor": processor, "paused": False, "changed": False}
+
+
+def node(name: str, *, shards: int = 64, accounts: int = 0, state: str = "alive") -> JsonObject:
+    return {
+        "id": name,
+        "host": "mill.example",
+        "version": "0.1.0",
+        "roles": ["sync", "process", "alert", "api"],
+        "startedAt": _ago(hours=7, minutes=12),
+        "state": state,
+        "heartbeatAgeSeconds": 1.5,
+        "shards": shards,
+        "accounts": accounts,
+    }
+
+
 class FakeUseCases:
     """Satisfies ``contract.UseCases``. ``calls`` records what was asked; ``arrive`` makes a message arrive."""
 
@@ -251,17 +324,21 @@ class FakeUseCases:
         self.account_rows: list[JsonObject] = [] if empty else [dict(row) for row in ACCOUNTS]
         self.message_rows: list[JsonObject] = [] if empty else [dict(row) for row in MESSAGES]
         self.event_rows: list[JsonObject] = []
+        self.nodes: list[JsonObject] = [node("mill-1", accounts=len(self.account_rows))]
         self.calls: list[tuple[Any, ...]] = []
         self.is_ready = True
+        self.reprocessing = FakeReprocessing()
         self.failure: Exception | None = None
         self.waiting_for_events = asyncio.Event()
         self.events_cancelled = asyncio.Event()
+        self.removed = 0
         self._news = asyncio.Event()
         self.figures: dict[str, Any] = (
-            {"pending": 0, "processing": 0, "completed": 0, "failed": 0, "oldestSeconds": None}
+            {"pending": 0, "processing": 0, "completed": 0, "failed": 0, "oldestSeconds": None, "paused": []}
             if empty
-            else {"pending": 38, "processing": 4, "completed": 129_266, "failed": 2, "oldestSeconds": 3.2}
+            else {"pending": 38, "processing": 4, "completed": 129_266, "failed": 2, "oldestSeconds": 3.2, "paused": []}
         )
+        self.work = FakeWork(self.calls, self.figures)
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -309,6 +386,7 @@ class FakeUseCases:
                 "startedAt": _ago(hours=7, minutes=12),
                 "roles": ["sync", "process", "alert", "api"],
             },
+            "nodes": self.nodes,
             "messages": sum(row["messages"] for row in self.account_rows),
             "threats": {} if empty else {"clean": 128_811, "suspicious": 402, "malicious": 57},
             "cursor": str(len(self.event_rows)),
@@ -455,9 +533,18 @@ class FakeUseCases:
             "threat": None if threat is None else {**threat, "findings": findings},
         }
 
+    async def processing(self, account: str, message_id: str) -> JsonObject:
+        await self.message(account, message_id)
+        return LEDGER | {"messageId": message_id}
+
     async def message_source(self, account: str, message_id: str) -> bytes:
         await self.message(account, message_id)
         return b"Subject: hello\r\n\r\n<script>alert(1)</script>\r\n"
+
+    def remove_events(self) -> None:
+        """As retention does, of all that was raised so far; who polls is woken, and is told at the next poll."""
+        self.removed = len(self.event_rows)
+        self._news.set()
 
     async def events(self, after: int, limit: int, wait_seconds: float) -> JsonObject:
         self._fail()
@@ -473,6 +560,8 @@ class FakeUseCases:
         except asyncio.CancelledError:
             self.events_cancelled.set()
             raise
+        if 0 < after < self.removed:
+            raise CursorTooOldError(after, oldest=self.removed)
         rows = self.event_rows[after : after + limit]
         return {"events": rows, "cursor": rows[-1]["id"] if rows else str(after)}
 
@@ -496,30 +585,6 @@ class FakeUseCases:
                 for account in self.account_rows
             ],
         }
-
-    async def queue(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]:
-        self.calls.append(("queue", state, processor, limit))
-        return [
-            {
-                "messageId": "908",
-                "account": "support",
-                "processor": "invoice",
-                "version": 1,
-                "state": "failed",
-                "priority": 0,
-                "attempt": 5,
-                "crashes": 0,
-                "runAt": None,
-                "enqueuedAt": _ago(hours=3),
-                "error": "TimeoutError: took over 30 s",
-                "subject": "Zapytanie o fakturę",
-            }
-        ]
-
-    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
-        self.calls.append(("retry", message_ids, processor))
-        self.figures["failed"] = 0
-        return 2
 
     async def metrics(self) -> bytes:
         return b"# TYPE mailmill_up gauge\nmailmill_up 1\n"

@@ -29,6 +29,7 @@ from harness.fake_imap import FakeImap
 from harness.syncing import SyncedAccount, synced_account
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
+from mailmill.store.sqlite_database import SqliteDatabase
 from mailmill.sync.context import SyncLimits
 
 Step = Callable[[FakeImap], object]
@@ -59,11 +60,11 @@ class Mortal:
     @contextmanager
     def living(self) -> Iterator[None]:
         """All writes of the block go past this."""
-        write, put_batch = Database.write, BlobStore.put_batch
+        write, put_batch = SqliteDatabase.write, BlobStore.put_batch
         mortal = self
 
         @asynccontextmanager
-        async def mortal_write(self: Database, **options: Any) -> AsyncIterator[Any]:
+        async def mortal_write(self: SqliteDatabase, **options: Any) -> AsyncIterator[Any]:
             async with write(self, **options) as connection:
                 yield connection
                 mortal.came_to("uncommitted")
@@ -76,7 +77,7 @@ class Mortal:
             return refs
 
         with (
-            mock.patch.object(Database, "write", mortal_write),
+            mock.patch.object(SqliteDatabase, "write", mortal_write),
             mock.patch.object(BlobStore, "put_batch", mortal_put_batch),
         ):
             yield

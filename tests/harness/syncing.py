@@ -116,11 +116,12 @@ async def synced_account(
     connection: ConnectionSettings | None = None,
     mailboxes: Sequence[str] = ("*",),
     running: bool = True,
+    blobs: BlobStore | None = None,
 ) -> AsyncIterator[SyncedAccount]:
     """Opened on ``data_dir`` (again, if it was there before) and, if ``running``, kept in sync for the block."""
     database = await Database.open(f"sqlite+aiosqlite:///{data_dir}/mailmill.db", data_dir=data_dir)
     try:
-        blobs = BlobStore(data_dir / "blobs")
+        blobs = blobs or BlobStore(data_dir / "blobs")
         settings = connection or ConnectionSettings()
         if settings.spool_dir is None:
             settings = replace(settings, spool_dir=data_dir)

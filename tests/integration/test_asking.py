@@ -20,7 +20,7 @@ from mailmill.app.changes import Changes
 from mailmill.errors import ConflictError, InvalidRequestError
 from mailmill.model import AccountState
 from mailmill.store import requests
-from mailmill.store.database import Database
+from mailmill.store.sqlite_database import SqliteDatabase
 
 WAIT = 20.0
 
@@ -34,8 +34,7 @@ async def asking(server: FakeImap, data_dir: Path) -> AsyncIterator[tuple[Synced
         application: Any = SimpleNamespace(
             database=account.database,
             blobs=account.blobs,
-            accounts={"work": SimpleNamespace(row=row, sync=account.sync)},
-            syncing=True,
+            accounts={"work": SimpleNamespace(row=row, sync=account.sync, kept=True)},
         )
         yield account, Changes(application)
 
@@ -48,16 +47,16 @@ def mailboxes() -> FakeImap:
 
 async def test_what_is_committed_is_carried_out_though_nobody_waits(data_dir: Path) -> None:
     """A client that hangs up while its request is being written: the row is there, so it is done."""
-    real = Database.write
+    real = SqliteDatabase.write
 
     @asynccontextmanager
-    async def cut_after_commit(self: Database, **options: Any) -> AsyncIterator[Any]:
+    async def cut_after_commit(self: SqliteDatabase, **options: Any) -> AsyncIterator[Any]:
         async with real(self, **options) as connection:
             yield connection
         raise asyncio.CancelledError
 
     async with mailboxes() as server, asking(server, data_dir) as (account, changes):
-        with mock.patch.object(Database, "write", cut_after_commit):
+        with mock.patch.object(SqliteDatabase, "write", cut_after_commit):
             asked = asyncio.create_task(changes.flags("work", 1, add=["seen"], wait_seconds=WAIT))
             await asyncio.wait([asked])
         assert asked.cancelled()

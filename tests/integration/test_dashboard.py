@@ -11,7 +11,7 @@ import pytest
 
 from dashboard.browser import Page, browser
 from dashboard.clients import TOKEN
-from dashboard.fake_use_cases import HOSTILE, FakeUseCases
+from dashboard.fake_use_cases import HOSTILE, FakeUseCases, node
 from mailmill.api.access import Access
 from mailmill.api.application import create_app
 from mailmill.api.server import HttpServer, ListenSettings, listening
@@ -79,6 +79,14 @@ async def test_the_link_shows_accounts_queue_and_messages(page: Page, service: S
     assert [url for url in page.requested if not url.startswith(service.url)] == [], "nothing comes from outside"
 
 
+async def test_the_page_tells_of_the_other_nodes(page: Page, service: Service) -> None:
+    service.fake.nodes = [node("mill-1", shards=40, accounts=3), node("mill-2", shards=24, state="silent")]
+    await service.enter(page)
+    await page.wait_until("document.getElementById('node').innerText.includes('one of 2 nodes')")
+    title = await page.run("document.getElementById('node').title")
+    assert "mill-2: silent" in title and "3 accounts in 40 shards" in title
+
+
 async def test_a_new_message_appears_by_itself(page: Page, service: Service) -> None:
     await service.enter(page)
     await service.fake.waiting_for_events.wait()
@@ -88,6 +96,23 @@ async def test_a_new_message_appears_by_itself(page: Page, service: Service) -> 
     assert await page.run(f"{ROWS}[0]") == "Just in " + HOSTILE
     assert await page.run("document.title") == "mailmill"
     assert page.problems == []
+
+
+async def test_a_page_that_slept_for_longer_than_events_are_kept_goes_on(page: Page, service: Service) -> None:
+    fake = service.fake
+    fake.raise_event("messageNew", fake.message_rows[0])
+    await service.enter(page)
+    await fake.waiting_for_events.wait()
+    fake.waiting_for_events.clear()
+    missed = {**fake.message_rows[1], "id": "998", "uid": 4_998, "subject": "Missed"}
+    fake.message_rows.insert(0, missed)
+    fake.event_rows += [{**fake.event_rows[-1], "id": "2"}, {**fake.event_rows[-1], "id": "3"}]
+    fake.remove_events()
+    await fake.waiting_for_events.wait()
+    await page.wait_until(f"{ROWS}[0] === 'Missed' && document.getElementById('offline').hidden")
+    fake.arrive({**missed, "id": "999", "uid": 4_999, "subject": "Just in"})
+    await page.wait_until(f"{ROWS}[0] === 'Just in'")
+    assert [problem for problem in page.problems if "410" not in problem] == []
 
 
 async def test_a_message_opens_with_its_verdict_and_as_text_only(page: Page, service: Service) -> None:
@@ -112,6 +137,25 @@ async def test_a_message_opens_with_its_verdict_and_as_text_only(page: Page, ser
 
     await page.run("document.getElementById('panel-close').click()")
     await page.wait_until("!document.getElementById('panel').open && location.hash === ''")
+    assert page.problems == []
+
+
+async def test_a_message_shows_every_version_s_result_and_what_went_wrong(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.querySelector('.message').click()")
+    await page.wait_until("document.querySelectorAll('#panel .errors li').length === 3")
+    await page.run("document.querySelectorAll('#panel details').forEach(each => each.open = true)")
+    text = await page.run("document.getElementById('panel').innerText")
+    for shown in (
+        "Invoice, version 1: failed, 5 failed runs",
+        "ValueError: no total",
+        "version 2 · 2 ms · 3 runs",
+        "TimeoutError: took over 30 s",
+        "the worker died while running it",
+        "version 1 · replaced · 2 ms",
+        '"verdict": "suspicious"',
+    ):
+        assert shown in text, shown
     assert page.problems == []
 
 

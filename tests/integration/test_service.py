@@ -43,13 +43,16 @@ def plain(number: int) -> bytes:
 
 
 @pytest.fixture
-def configure(tmp_path: Path) -> Callable[..., Path]:
+def configure(tmp_path: Path, database_url: str) -> Callable[..., Path]:
+    """Writes the configuration; only the URL tells the two databases apart."""
+
     def write(server: Dovecot, user: str, extra: str = "", password: str = "x") -> Path:
         path = tmp_path / "config.toml"
         path.write_text(
             f"""
 [service]
 data_dir = "data"
+database_url = "{database_url}"
 listen = "127.0.0.1:0"
 [accounts.work]
 email = "me@example.org"

@@ -18,6 +18,7 @@ from harness.verifying import Verifier, break_store, named, segments
 from mailmill.sync.context import SyncLimits
 from mailmill.sync.verify import VerifyReport
 from mailmill.sync.verify_compare import GapKind, Sampling
+from mailmill.sync.verify_repair import Repair
 from servers.dovecot import Dovecot
 from servers.mail_server import MailServer
 from servers.pymap import Pymap
@@ -155,6 +156,22 @@ async def test_broken_bytes_are_named_and_fetched_again(dovecot: Dovecot, mail_u
         assert await account.contents() == before
         assert (await account.events())[events:] == []
         await in_step(dovecot, mail_user, data_dir)
+
+
+async def test_bytes_fetched_again_are_named_before_the_rest_is_repaired(
+    dovecot: Dovecot, mail_user: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that nobody names is collected, and a large repair takes long."""
+    async with filled(dovecot, mail_user, data_dir) as (_account, verify):
+        gone, *_ = await segments(data_dir)
+        await asyncio.to_thread(gone.unlink)
+
+        async def nothing(_self: Repair) -> None:
+            pass
+
+        monkeypatch.setattr(Repair, "apply", nothing)
+        await verify(repair=True)
+        assert (await verify()).gaps == []
 
 
 def uids_in(segment: Path) -> str:

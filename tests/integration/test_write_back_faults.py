@@ -13,7 +13,9 @@ from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Answer, Client, FakeIma
 from harness.on_fake_imap import BODIES, account_on, check, let_time_pass
 from harness.requesting import ask, ask_append, finished, now, outcome, write_once
 from harness.syncing import SyncedAccount
+from mailmill.errors import StorageUnavailableError
 from mailmill.store import requests
+from mailmill.store.blobs import BlobRef, BlobStore
 from mailmill.store.requests import RequestRow
 from mailmill.sync.account_pass import BACKLOG_MESSAGES
 from mailmill.sync.write_plan import MOST_ATTEMPTS
@@ -114,6 +116,25 @@ async def test_an_upload_that_is_cut_happens_once(
     assert (held.count(raw(7, message_id)), held.count(raw(8))) == (2, 1)
     assert not (await account.sync.run_once()).errors
     await check(server, data_dir)
+
+
+async def test_an_upload_waits_for_an_object_store_that_is_away(
+    server: FakeImap, account: SyncedAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = await ask_append(account, "Archive", raw(7))
+
+    async def away(_self: BlobStore, _ref: BlobRef) -> bytes:
+        raise StorageUnavailableError("the object store cannot be reached")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "get", away)
+        for _ in range(MOST_ATTEMPTS + 1):
+            await try_again(account)
+        waiting = await now(account, row)
+        assert (waiting.finished, waiting.attempts) == (False, 0)
+    await try_again(account)
+    await done(account, row)
+    assert subjects(server.mailbox("Archive")) == [raw(7)]
 
 
 def deliver(mailbox: FakeMailbox, message: bytes):  # type: ignore[no-untyped-def]

@@ -15,9 +15,10 @@ from pathlib import Path
 import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from mailmill.model import Backlog, MailboxRef, MessageMeta, Uid
-from mailmill.store import accounts, event_log, messages
+from mailmill.store import accounts, event_log, messages, sequencer
 from mailmill.store.blobs import BlobRef
 from mailmill.store.database import Database
 from mailmill.store.event_log import EventRow
@@ -101,7 +102,14 @@ class Subject:
             )
             self.account_id = account.id
             await messages.apply_mailbox_list(connection, account.id, [MailboxRef(path) for path in PATHS], 0.0)
+        await self._number()
+        async with self.database.read() as connection:
             self.start = await event_log.head(connection)
+
+    async def _number(self) -> None:
+        """What is committed is in the log at once."""
+        async with self.database.write() as connection:
+            await sequencer.number(connection)
 
     def _arrival(self, change: Change, uid: int, flags: frozenset[str]) -> Arrival:
         text = content_of(change.path, uid)
@@ -133,26 +141,27 @@ class Subject:
                 await messages.confirm_deleted(connection, self.account_id, self.clock + 0.5, self.clock)
 
     async def check(self, model: Model) -> None:
+        await self._number()
         async with self.database.read() as connection:
 
             async def rows(sql: str) -> list[tuple[object, ...]]:
-                return [tuple(row) for row in await connection.exec_driver_sql(sql, (self.account_id,))]
+                return [tuple(row) for row in await connection.execute(text(sql), {"account": self.account_id})]
 
             stored = await rows(
                 "SELECT b.path, p.uid, m.subject, p.flags FROM place p JOIN message m ON m.id = p.message_id "
-                "JOIN mailbox b ON b.id = p.mailbox_id WHERE b.account_id = ? AND p.expunged_at IS NULL"
+                "JOIN mailbox b ON b.id = p.mailbox_id WHERE b.account_id = :account AND p.expunged_at IS NULL"
             )
-            living = {(path, uid, text, frozenset(str(flags).split())) for path, uid, text, flags in stored}
+            living = {(path, uid, subject, frozenset(str(flags).split())) for path, uid, subject, flags in stored}
             assert living == model.living()
-            found = await rows("SELECT id, subject, deleted_at FROM message WHERE account_id = ?")
-            self.ids = {str(text): int(str(message_id)) for message_id, text, _ in found}
+            found = await rows("SELECT id, subject, deleted_at FROM message WHERE account_id = :account")
+            self.ids = {str(subject): int(str(message_id)) for message_id, subject, _ in found}
             assert len(self.ids) == len(found)
             assert self.ids.keys() == model.ever
-            shown = {text for _, _, text, _ in model.living()}
-            assert not {text for _, text, deleted_at in found if deleted_at is not None} & shown
-            assert len(await rows("SELECT 1 FROM work WHERE account_id = ?")) == 2 * len(found)
+            shown = {content for _, _, content, _ in model.living()}
+            assert not {subject for _, subject, deleted_at in found if deleted_at is not None} & shown
+            assert len(await rows("SELECT 1 FROM work WHERE account_id = :account")) == 2 * len(found)
             events = await event_log.read_after(connection, self.start, 100_000)
-        texts = {message_id: text for text, message_id in self.ids.items()}
+        texts = {message_id: subject for subject, message_id in self.ids.items()}
         assert told_by([event for event in events if event.account_id == self.account_id], texts) == {
             place[:3] for place in model.living()
         }
@@ -187,9 +196,9 @@ def told_by(events: list[EventRow], texts: dict[int, str]) -> set[tuple[str, int
     return places
 
 
-def test_the_store_equals_the_mailboxes_after_any_batches(tmp_path: Path) -> None:
+def test_the_store_equals_the_mailboxes_after_any_batches(data_dir: Path, database_url: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        database = runner.run(Database.open(f"sqlite+aiosqlite:///{tmp_path / 'mail.db'}", data_dir=tmp_path))
+        database = runner.run(Database.open(database_url, data_dir=data_dir))
         number = 0
 
         @given(st.lists(changes, max_size=6))

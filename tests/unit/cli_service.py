@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from dashboard.fake_processing import LEDGER, FakeReprocessing
 from mailmill.api.access import Access
 from mailmill.api.application import create_app
 from mailmill.api.server import ListenSettings, listening
@@ -102,6 +103,56 @@ def account_pass(name: str, error: JsonObject | None = None) -> JsonObject:
     }
 
 
+class CannedWork:
+    def __init__(self, calls: list[Any]) -> None:
+        self.calls = calls
+
+    async def rows(self, **query: Any) -> list[JsonObject]:
+        self.calls.append(("queue", query))
+        return [
+            {
+                "messageId": "7",
+                "account": "work",
+                "processor": "summary",
+                "version": 1,
+                "state": "failed",
+                "priority": 0,
+                "attempt": 5,
+                "crashes": 0,
+                "runAt": None,
+                "enqueuedAt": "2026-05-04T11:00:00Z",
+                "error": "boom \x1b[2J",
+                "worker": None,
+                "errors": [
+                    {"at": "2026-05-04T11:00:01Z", "kind": "crash", "error": "the worker died while running it"},
+                    {"at": "2026-05-04T11:00:02Z", "kind": "attempt", "error": "boom \x1b[2J"},
+                ],
+                "subject": "Invoice",
+            }
+        ]
+
+    async def show(self, message_id: str) -> list[JsonObject]:
+        if message_id == "404":
+            raise NotFoundError("no message 404")
+        return [] if message_id == "8" else await self.rows()
+
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+        self.calls.append(("retry", (message_ids, processor)))
+        return 4
+
+    async def drop(self, **asked: Any) -> int:
+        self.calls.append(("drop", asked))
+        return 2
+
+    async def pause(self, processor: str) -> JsonObject:
+        if processor == "nobody":
+            raise NotFoundError("no processor is called 'nobody'", hint="configured: summary")
+        return {"processor": processor, "paused": True, "changed": True}
+
+    async def resume(self, processor: str) -> JsonObject:
+        return {"processor": processor, "paused": False, "changed": False}
+
+
 class CannedUseCases:
     """Answers what the test puts into it and remembers what it was asked."""
 
@@ -111,6 +162,9 @@ class CannedUseCases:
         self.sync_errors: dict[str, JsonObject] = {}
         self.check_error: JsonObject | None = None
         self.pages = [[MESSAGE]]
+        self.work = CannedWork(self.calls)
+        self.reprocessing = FakeReprocessing()
+        self.nodes: list[JsonObject] = []
         self.sync_asked = threading.Event()
         self.sync_may_end = threading.Event()
         self.sync_may_end.set()
@@ -124,9 +178,17 @@ class CannedUseCases:
     async def status(self) -> JsonObject:
         return {
             "accounts": {"connected": 2, "authenticationError": 0},
-            "queue": {"pending": 3, "processing": 1, "completed": 1200, "failed": 2, "oldestSeconds": 4.2},
+            "queue": {
+                "pending": 3,
+                "processing": 1,
+                "completed": 1200,
+                "failed": 2,
+                "oldestSeconds": 4.2,
+                "paused": ["summary"],
+            },
             "deliveries": {"pending": 0, "sending": 0, "delivered": 9, "failed": 0},
             "node": {"id": "n", "version": "0.1.0", "startedAt": "2026-05-04T11:00:00Z", "roles": ["sync", "api"]},
+            "nodes": self.nodes,
             "messages": 2468,
             "threats": {"clean": 2460, "suspicious": 0, "malicious": 8},
         }
@@ -183,6 +245,10 @@ class CannedUseCases:
             raise NotFoundError(f"no message {message_id!r}")
         return DETAIL
 
+    async def processing(self, name: str, message_id: str) -> JsonObject:
+        await self.message(name, message_id)
+        return LEDGER
+
     async def message_source(self, name: str, message_id: str) -> bytes:
         await self.message(name, message_id)
         return SOURCE
@@ -198,29 +264,6 @@ class CannedUseCases:
         await asyncio.to_thread(self.sync_may_end.wait, 20)
         names = accounts or [each["account"] for each in self.account_list]
         return {"seconds": 0.6, "accounts": [account_pass(name, self.sync_errors.get(name)) for name in names]}
-
-    async def queue(self, **query: Any) -> list[JsonObject]:
-        self.calls.append(("queue", query))
-        return [
-            {
-                "messageId": "7",
-                "account": "work",
-                "processor": "summary",
-                "version": 1,
-                "state": "failed",
-                "priority": 0,
-                "attempt": 5,
-                "crashes": 0,
-                "runAt": None,
-                "enqueuedAt": "2026-05-04T11:00:00Z",
-                "error": "boom \x1b[2J",
-                "subject": "Invoice",
-            }
-        ]
-
-    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
-        self.calls.append(("retry", (message_ids, processor)))
-        return 4
 
     async def metrics(self) -> bytes:
         return b""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mailmill.model import Backlog, MailboxRef, MessageMeta, Uid
-from mailmill.store import accounts, event_log, messages
+from mailmill.store import accounts, event_log, messages, sequencer
 from mailmill.store.accounts import AccountRow
 from mailmill.store.blobs import BlobRef
 from mailmill.store.database import Database
@@ -22,8 +22,9 @@ PLAN = WorkPlan((("threat", 1), ("summary", 2)), Backlog.PROCESS)
 
 
 @asynccontextmanager
-async def open_database(data_dir: Path) -> AsyncIterator[Database]:
-    database = await Database.open(f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir)
+async def open_database(data_dir: Path, url: str = "") -> AsyncIterator[Database]:
+    """The store at ``url``, by default the SQLite file in ``data_dir``."""
+    database = await Database.open(url or f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir)
     try:
         yield database
     finally:
@@ -84,13 +85,20 @@ class Store:
 
     async def events(self, after: int = 0) -> list[tuple[str, int | None, str | None, dict[str, Any]]]:
         """``(event, message id, path, data)`` in the order of the log."""
+        await self._number()
         async with self.database.read() as connection:
             rows = await event_log.read_after(connection, after, 10_000)
         return [(row.event, row.message_id, row.path, dict(row.data)) for row in rows]
 
     async def head(self) -> int:
+        await self._number()
         async with self.database.read() as connection:
             return await event_log.head(connection)
+
+    async def _number(self) -> None:
+        """What is committed is in the log at once."""
+        async with self.database.write() as connection:
+            await sequencer.number(connection)
 
     async def rows(self, sql: str) -> list[tuple[Any, ...]]:
         async with self.database.read() as connection:

@@ -142,6 +142,33 @@ async def test_retry(api: Any, fake: FakeUseCases) -> None:
     assert fake.calls == [("retry", None, None), ("retry", ["908"], "invoice")]
 
 
+async def test_drop_says_what_is_meant(api: Any, fake: FakeUseCases) -> None:
+    assert (await api.post("/v1/queue/drop", json={"messageIds": ["908"]})).json() == {"dropped": 3}
+    await api.post("/v1/queue/drop", json={"processor": "invoice", "state": "any"})
+    await api.post("/v1/queue/drop", json={"all": True})
+    assert fake.calls == [
+        ("drop", ["908"], None, False, False),
+        ("drop", None, "invoice", False, True),
+        ("drop", None, None, True, False),
+    ]
+    assert (await api.post("/v1/queue/drop", json={"messageIds": []})).status_code == 400
+    assert (await api.post("/v1/queue/drop", json={"state": "odd"})).status_code == 400
+
+
+async def test_a_processor_is_paused_and_resumed(api: Any, fake: FakeUseCases) -> None:
+    paused = await api.post("/v1/queue/pause", json={"processor": "invoice"})
+    assert paused.json() == {"processor": "invoice", "paused": True, "changed": True}
+    assert (await api.post("/v1/queue/resume", json={"processor": "invoice"})).json()["paused"] is False
+    assert fake.calls == [("pause", "invoice"), ("resume", "invoice")]
+    assert (await api.post("/v1/queue/pause", json={})).status_code == 400
+
+
+async def test_what_is_left_to_do_for_a_message(api: Any) -> None:
+    shown = schemas.Queue.model_validate((await api.get("/v1/queue/908")).json())
+    assert [each.kind for each in shown.queue[0].errors] == ["crash", "attempt"]
+    assert (await api.get("/v1/queue/404")).status_code == 404
+
+
 async def test_queue_passes_its_filters_on(api: Any, fake: FakeUseCases) -> None:
     await api.get("/v1/queue?state=failed&processor=invoice&limit=5")
     assert fake.calls == [("queue", "failed", "invoice", 5)]
@@ -159,6 +186,17 @@ async def test_events_are_read_on_from_a_cursor(api: Any, fake: FakeUseCases) ->
     rest = (await api.get("/v1/events", params={"after": first["cursor"]})).json()
     assert [event["id"] for event in rest["events"]] == ["3"]
     assert (await api.get("/v1/events", params={"after": rest["cursor"]})).json() == {"events": [], "cursor": "3"}
+
+
+async def test_a_cursor_that_is_too_old_is_told_and_zero_never_is(api: Any, fake: FakeUseCases) -> None:
+    for message in fake.message_rows[:3]:
+        fake.raise_event("messageNew", message)
+    fake.remove_events()
+    answer = await api.get("/v1/events?after=1")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "cursorTooOld")
+    assert "go on from 3" in answer.json()["error"]["hint"]
+    for after in (0, 3):
+        assert (await api.get("/v1/events", params={"after": after})).status_code == 200
 
 
 async def test_a_long_poll_answers_as_soon_as_something_happens(api: Any, fake: FakeUseCases) -> None:

@@ -18,8 +18,8 @@ from sqlalchemy import select
 from work_rows import add_messages, events, new_work
 
 from mailmill.alerts.dispatcher import Dispatcher
-from mailmill.app import figures, one_pass, supervisor, wiring
-from mailmill.app.supervisor import Application, open_application, run_service
+from mailmill.app import figures, housekeeping, one_pass, wiring
+from mailmill.app.supervisor import Application, engines, open_application, run_service
 from mailmill.app.use_cases import UseCases
 from mailmill.errors import AuthenticationError, ConfigurationError, StoreError
 from mailmill.imap.host_budget import HostBudgets
@@ -188,6 +188,21 @@ async def test_a_password_that_could_not_be_had_is_asked_for_at_each_connect(
     assert used == ["there now"]
 
 
+async def test_a_command_whose_configuration_lacks_an_account_does_not_stop_it(settings: Settings) -> None:
+    without = settings.model_copy(update={"accounts": {}, "destinations": {}})
+
+    async def is_paused(application: Application) -> bool:
+        async with application.database.read() as connection:
+            return (await accounts.get_account(connection, "work")).paused
+
+    async with open_application(settings):
+        pass
+    async with open_application(without) as application:
+        assert not await is_paused(application)
+        async with engines(application):
+            assert await is_paused(application)
+
+
 async def test_work_of_processors_that_are_gone_is_dropped_at_the_start(settings: Settings) -> None:
     async with open_application(settings) as application:
         account_id = application.accounts["work"].row.id
@@ -219,6 +234,7 @@ async def test_many_who_ask_for_figures_cost_one_count(settings: Settings, monke
         await use_cases.metrics()
         assert counted == 1
         monkeypatch.setattr(figures, "KEPT_SECONDS", 0.0)
+        monkeypatch.setattr(figures, "SHARE", 0)
         aged = UseCases(application)
         await aged.status()
         await aged.status()
@@ -226,7 +242,7 @@ async def test_many_who_ask_for_figures_cost_one_count(settings: Settings, monke
 
 
 async def test_housekeeping_outlives_whatever_happens(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_HOUSEKEEPING_SECONDS", 0.0)
+    monkeypatch.setattr(housekeeping, "PERIOD_SECONDS", 0.0)
     problems = [OSError("disk"), StoreError("store"), RuntimeError("unforeseen")]
     went_on = asyncio.Event()
 
@@ -238,7 +254,7 @@ async def test_housekeeping_outlives_whatever_happens(settings: Settings, monkey
 
     async with open_application(settings) as application:
         monkeypatch.setattr(application.blobs, "collect_orphans", collect)
-        task = asyncio.create_task(supervisor._housekeeping(application))
+        task = asyncio.create_task(housekeeping.keep_house(application))
         async with asyncio.timeout(30):
             await went_on.wait()
         task.cancel()

@@ -8,7 +8,7 @@ import pytest
 
 from mailmill.app import views
 from mailmill.app.access_token import ensure_token
-from mailmill.app.metrics import AccountGauge, Metrics, Snapshot
+from mailmill.app.metrics import AccountGauge, BacklogGauge, FleetGauge, Metrics, QueueGauge, Snapshot
 from mailmill.errors import CommandError, StoreError
 from mailmill.sync.report import PassReport
 
@@ -50,12 +50,18 @@ def test_metrics_show_what_was_observed() -> None:
     metrics = Metrics()
     metrics.observe("recorded", 0.2)
     metrics.observe("ran:threat", 0.01)
+    for stage in ("failed:threat", "failed:threat", "gave_up:threat", "taken_back", "database_write"):
+        metrics.observe(stage, 0.1)
     metrics.stored.inc(3)
     text = metrics.render(
         Snapshot(
             accounts=(AccountGauge("work", "connected", 1.5, 2), AccountGauge("home", "connectError", None, 0)),
-            queue={"pending": 7},
-            oldest_seconds=4.0,
+            queue=(QueueGauge("threat", "pending", 7, 4.0), QueueGauge("threat", "failed", 1, None)),
+            quarantined={"threat": 2},
+            backlogs=(BacklogGauge("hook", 5, 6.0),),
+            events_unplanned=9,
+            event_lag_seconds=3.0,
+            fleet=FleetGauge({"alive": 2}, 32, 1),
             deliveries={"failed": 1},
             parked=2,
         )
@@ -67,8 +73,20 @@ def test_metrics_show_what_was_observed() -> None:
         'mailmill_account_seconds_since_round_trip{account="work"} 1.5',
         'mailmill_account_seconds_since_round_trip{account="home"} -1.0',
         'mailmill_account_connected{account="home",state="connectError"} 0.0',
-        'mailmill_queue_rows{state="pending"} 7.0',
-        "mailmill_queue_oldest_seconds 4.0",
+        'mailmill_queue_rows{processor="threat",state="pending"} 7.0',
+        'mailmill_queue_oldest_seconds{processor="threat",state="pending"} 4.0',
+        'mailmill_queue_quarantined{processor="threat"} 2.0',
+        'mailmill_work_failed_runs_total{processor="threat"} 2.0',
+        'mailmill_work_given_up_total{processor="threat"} 1.0',
+        "mailmill_work_taken_back_total 1.0",
+        "mailmill_database_write_seconds_count 1.0",
+        'mailmill_delivery_backlog{destination="hook"} 5.0',
+        'mailmill_delivery_oldest_seconds{destination="hook"} 6.0',
+        "mailmill_events_unplanned 9.0",
+        "mailmill_event_lag_seconds 3.0",
+        'mailmill_nodes{state="alive"} 2.0',
+        "mailmill_shards_owned 32.0",
+        "mailmill_shards_unowned 1.0",
         'mailmill_deliveries{state="failed"} 1.0',
         "mailmill_parked_messages 2.0",
     ):

@@ -9,8 +9,10 @@ from mailmill.app.supervisor import Application, _wake
 
 
 def application(accounts: int, *, syncing: bool = True) -> Application:
-    made = {f"a{number}": SimpleNamespace(sync=SimpleNamespace(woke=number)) for number in range(accounts)}
-    return cast(Application, SimpleNamespace(accounts=made, syncing=syncing))
+    made = {
+        f"a{number}": SimpleNamespace(kept=syncing, sync=SimpleNamespace(woke=number)) for number in range(accounts)
+    }
+    return cast(Application, SimpleNamespace(accounts=made))
 
 
 def wake(app: Application) -> list[tuple[float, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cli_service import DETAIL, ESCAPE, MESSAGE, SOURCE, CannedUseCases, account, running_service
 
+from dashboard.fake_use_cases import node
 from mailmill.cli.main import main
 
 
@@ -137,6 +138,18 @@ def test_status(run: Run) -> None:
     assert "/login?code=" in err and "127.0.0.1:8025" in err
 
 
+def test_status_of_a_fleet_says_who_owns_what(run: Run, service: CannedUseCases) -> None:
+    assert "alive" not in run("status")[1]
+    service.nodes = [
+        node("n", shards=40, accounts=2),
+        node("m", shards=24, accounts=1, state="silent"),
+    ]
+    shown = run("status")[1]
+    for words in ("alive", "silent", "40", "24"):
+        assert words in shown
+    assert [each["shards"] for each in as_json(run("status", "--json"))["nodes"]] == [40, 24]
+
+
 def test_accounts(run: Run, service: CannedUseCases) -> None:
     assert [each["account"] for each in as_json(run("account", "list", "--json"))["accounts"]] == ["home", "work"]
     assert "home" in run("account", "list")[1]
@@ -234,6 +247,51 @@ def test_queue(run: Run, service: CannedUseCases) -> None:
     ]
     assert run("queue", "retry")[0] == 2
     assert run("queue", "retry", "7", "--all")[0] == 2
+
+
+def test_queue_show_has_every_error(run: Run) -> None:
+    code, shown, _ = run("queue", "show", "7")
+    assert code == 0
+    assert "summary, version 1" in shown
+    assert "a worker died" in shown and "boom ␛[2J" in shown
+    assert as_json(run("queue", "show", "7", "--json"))["queue"][0]["errors"][0]["kind"] == "crash"
+    assert run("queue", "show", "8")[1] == ""
+    assert run("queue", "show", "404")[0] == 3
+
+
+def test_queue_drop_gives_work_up(run: Run, service: CannedUseCases) -> None:
+    assert run("queue", "drop", "7")[1] == "2 given up\n"
+    assert as_json(run("queue", "drop", "-p", "summary", "--unfinished", "--json")) == {"dropped": 2}
+    run("queue", "drop", "--all", "--yes")
+    asked = [call[1] for call in service.calls if call[0] == "drop"]
+    assert asked == [
+        {"message_ids": ["7"], "processor": None, "everything": False, "any_state": False},
+        {"message_ids": None, "processor": "summary", "everything": False, "any_state": True},
+        {"message_ids": None, "processor": None, "everything": True, "any_state": False},
+    ]
+    assert run("queue", "drop")[0] == 2
+    assert run("queue", "drop", "7", "--all")[0] == 2
+
+
+@pytest.mark.parametrize(("answer", "dropped"), [("y\n", 1), ("n\n", 0), ("", 0)])
+def test_queue_drop_asks_whoever_sits_at_a_terminal(
+    run: Run, service: CannedUseCases, monkeypatch: pytest.MonkeyPatch, answer: str, dropped: int
+) -> None:
+    typed = io.StringIO(answer)
+    monkeypatch.setattr(typed, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", typed)
+    code, _, said = run("queue", "drop", "7", "-p", "summary")
+    assert (code == 0) == bool(dropped)
+    assert "Give up the failed work of 1 message for summary?" in said
+    assert len([call for call in service.calls if call[0] == "drop"]) == dropped
+
+
+def test_queue_pause_and_resume(run: Run) -> None:
+    assert run("queue", "pause", "summary")[1] == "summary is paused\n"
+    assert run("queue", "resume", "summary")[1] == "summary is running already\n"
+    assert as_json(run("queue", "pause", "summary", "--json"))["paused"] is True
+    assert run("queue", "pause", "nobody")[0] == 3
+    assert "paused: summary" in run("status")[1]
 
 
 def test_terminal_pictures_hold_all_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,9 @@ def test_every_page_can_be_found_from_the_index() -> None:
         assert {page.name for page in index.parent.glob("*.md")} - linked == {"README.md"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/configuration.md", "docs/run-as-a-service.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/tutorial.md", "docs/configuration.md", "docs/run-as-a-service.md", "docs/deployment.md"]
+)
 def test_configurations_load(name: str, tmp_path: Path) -> None:
     """All TOML blocks of a page are one configuration, built up step by step."""
     found = blocks(ROOT / name, "toml")

@@ -4,21 +4,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from store_mail import NOW, open_database
 
 from mailmill.errors import NotFoundError
 from mailmill.model import AccountState, Backlog
-from mailmill.store import accounts, event_log
+from mailmill.store import accounts
 from mailmill.store.accounts import AccountRow
+from mailmill.store.tables import event
 
 STATE = AccountState
 
 
 @pytest.fixture
-async def connection(data_dir: Path) -> AsyncIterator[AsyncConnection]:
+async def connection(data_dir: Path, database_url: str) -> AsyncIterator[AsyncConnection]:
     """One transaction for the whole test."""
-    async with open_database(data_dir) as database, database.write() as opened:
+    async with open_database(data_dir, database_url) as database, database.write() as opened:
         yield opened
 
 
@@ -29,7 +31,7 @@ async def ensure(connection: AsyncConnection, mark: str | None = "mark", name: s
 
 
 async def events(connection: AsyncConnection) -> list[str]:
-    return [row.event for row in await event_log.read_after(connection, 0, 100)]
+    return list((await connection.execute(select(event.c.event).order_by(event.c.id))).scalars())
 
 
 async def test_an_account_is_added_once(connection: AsyncConnection) -> None:

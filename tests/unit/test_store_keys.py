@@ -13,8 +13,8 @@ from mailmill.store.keys import KEY_FILE_NAME, KeyRing, open_key_ring
 
 
 @pytest.fixture
-async def database(data_dir: Path) -> AsyncIterator[Database]:
-    async with open_database(data_dir) as opened:
+async def database(data_dir: Path, database_url: str) -> AsyncIterator[Database]:
+    async with open_database(data_dir, database_url) as opened:
         yield opened
 
 

@@ -15,8 +15,8 @@ INBOX = MailboxRef("INBOX", "/")
 
 
 @pytest.fixture
-async def store(data_dir: Path) -> AsyncIterator[Store]:
-    async with open_database(data_dir) as database:
+async def store(data_dir: Path, database_url: str) -> AsyncIterator[Store]:
+    async with open_database(data_dir, database_url) as database:
         yield await new_store(database)
 
 

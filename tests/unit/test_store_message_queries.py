@@ -16,8 +16,8 @@ from mailmill.store.tables import result, work
 
 
 @pytest.fixture
-async def store(data_dir: Path) -> AsyncIterator[Store]:
-    async with open_database(data_dir) as database:
+async def store(data_dir: Path, database_url: str) -> AsyncIterator[Store]:
+    async with open_database(data_dir, database_url) as database:
         yield await new_store(database, "Archive")
 
 

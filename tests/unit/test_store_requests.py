@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ from store_mail import NOW, Store, arrival, new_store, open_database
 
 from mailmill.errors import ConflictError, NotFoundError
 from mailmill.model import Uid
-from mailmill.store import migrate, requests
+from mailmill.store import requests
 from mailmill.store.blobs import BlobRef
 from mailmill.store.requests import Failure, NewRequest, Place, RequestKind, RequestRow, Step, Upload
 from mailmill.uid_set import UidSet
@@ -21,8 +18,8 @@ INBOX = Place("INBOX", 7, Uid(1))
 
 
 @pytest.fixture
-async def store(data_dir: Path) -> AsyncIterator[Store]:
-    async with open_database(data_dir) as database:
+async def store(data_dir: Path, database_url: str) -> AsyncIterator[Store]:
+    async with open_database(data_dir, database_url) as database:
         made = await new_store(database, "Archive")
         await made.apply([arrival(1, "one"), arrival(2, "two")])
         yield made
@@ -177,38 +174,3 @@ async def test_a_new_request_gives_a_hint(store: Store) -> None:
     with store.database.wake.requests.subscribe() as hints:
         await ask(store)
         assert await hints.wait(0)
-
-
-async def test_a_store_from_before_there_were_requests_is_upgraded(data_dir: Path) -> None:
-    async with open_database(data_dir) as database:
-        store = await new_store(database)
-        await store.apply([arrival(1, "one", r"\Seen")])
-    await asyncio.to_thread(_become_older, data_dir / "mailmill.db")
-    async with open_database(data_dir) as database:
-        async with database.read() as connection:
-            revision = (await connection.exec_driver_sql("SELECT version_num FROM alembic_version")).scalar()
-            held = (await connection.exec_driver_sql("SELECT subject, flags FROM message, place")).all()
-        assert revision == migrate.HEAD
-        assert [tuple(row) for row in held] == [("one", r"\Seen")]
-        assert (await ask(Store(database, store.account))).id == 1
-
-
-def _become_older(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        for table in ("request", "node", "shard", "processor"):
-            connection.execute(f"DROP TABLE {table}")
-        for index in ("event_seq", "event_unnumbered", "event_created_at", "message_sha256", "result_processor"):
-            connection.execute(f"DROP INDEX ix_{index}")
-        for column in (
-            "account.keep_raw_seconds",
-            "account.keep_results_seconds",
-            "account.removing_at",
-            "message.raw_expired_at",
-            "work.errors",
-            "result.errors",
-            "event.seq",
-        ):
-            table, name = column.split(".")
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-        connection.commit()

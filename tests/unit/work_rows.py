@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -80,10 +81,21 @@ def new_work(message_id: int, processor: str = "threat", *, account_id: int = 1,
 
 
 async def claim(
-    connection: AsyncConnection, worker_id: str = "w", limit: int = 100, processor: str = "threat", now: float = 100.0
+    connection: AsyncConnection,
+    worker_id: str = "w",
+    limit: int = 100,
+    processor: str = "threat",
+    now: float = 100.0,
+    crashed: bool = False,
 ) -> list[Claim]:
     return await queue.claim(
-        connection, processor=processor, worker_id=worker_id, limit=limit, deadline_seconds=3600, now=now
+        connection,
+        processor=processor,
+        worker_id=worker_id,
+        limit=limit,
+        deadline_seconds=3600,
+        now=now,
+        crashed=crashed,
     )
 
 
@@ -94,6 +106,24 @@ def finished(claimed: Claim, value: str = "{}", announce: tuple[str, ...] = ()) 
 async def events(connection: AsyncConnection) -> list[tuple[str, int | None]]:
     rows = await connection.execute(select(event.c.event, event.c.message_id).order_by(event.c.id))
     return [(row.event, row.message_id) for row in rows]
+
+
+class Told(NamedTuple):
+    """An event as it stands in the table."""
+
+    event: str
+    message_id: int | None
+    path: str | None
+    historical: bool
+    account_id: int | None
+    data: dict[str, Any]
+
+
+async def told(connection: AsyncConnection) -> list[Told]:
+    """The events that were written, by their ids: also those that readers do not see yet."""
+    columns = (event.c.event, event.c.message_id, event.c.path, event.c.historical, event.c.account_id, event.c.data)
+    rows = await connection.execute(select(*columns).order_by(event.c.id))
+    return [Told(*row[:5], json.loads(row.data)) for row in rows]
 
 
 async def _add_message(

@@ -10,9 +10,11 @@ from mailmill.api import (
     errors,
     routes_accounts,
     routes_events,
+    routes_maintenance,
     routes_messages,
     routes_pages,
     routes_queue,
+    routes_reprocess,
     routes_requests,
     routes_service,
     routes_verify,
@@ -64,8 +66,10 @@ def create_app(use_cases: UseCases, access: Access, *, version: str = "0") -> Fa
         routes_requests,
         routes_events,
         routes_queue,
+        routes_reprocess,
         routes_pages,
         routes_verify,
+        routes_maintenance,
     ):
         app.include_router(routes.router)
     # The one added last is the outermost.

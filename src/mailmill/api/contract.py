@@ -6,7 +6,8 @@ subclasses of ``MailmillError`` only; ``NotFoundError`` for an account, mailbox 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 JsonObject = dict[str, Any]
@@ -72,11 +73,94 @@ class Changes(Protocol):
     async def request(self, account: str, request_id: int) -> JsonObject: ...
 
 
+class Reprocessing(Protocol):
+    """A processor run again over messages that are there."""
+
+    async def start(
+        self,
+        *,
+        processor: str,
+        accounts: Sequence[str],
+        mailboxes: Sequence[str],
+        since: datetime | None,
+        until: datetime | None,
+        failed: bool,
+        version_below: int | None,
+        everything: bool,
+        dry_run: bool,
+        wait: bool,
+    ) -> JsonObject:
+        """Answers when it is noted, with ``wait`` when all has been processed; may be cancelled, and then goes on."""
+        ...
+
+    async def show(self, reprocess_id: int) -> JsonObject: ...
+
+    async def list(self) -> list[JsonObject]: ...
+
+
+class Maintenance(Protocol):
+    """The store as a whole; one task at a time, ConflictError for a second. Each may be cancelled."""
+
+    def state(self) -> JsonObject:
+        """``{"running": {"task", "phase", "done", "total"} | None}``."""
+        ...
+
+    async def check(self, *, full: bool) -> JsonObject: ...
+
+    async def backup(self, folder: str) -> JsonObject: ...
+
+
+class Removals(Protocol):
+    """Deleting accounts for good."""
+
+    async def remove(self, name: str, *, purge: bool) -> JsonObject:
+        """Answers when all is gone; may be cancelled, and then goes on by itself."""
+        ...
+
+    async def running(self) -> list[JsonObject]: ...
+
+
+class Work(Protocol):
+    """What is left to do for messages."""
+
+    async def rows(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]: ...
+
+    async def show(self, message_id: str) -> list[JsonObject]:
+        """What is left to do for one message, with every error; empty where all is done."""
+        ...
+
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+        """Puts failed work back in the queue; returns how many rows."""
+        ...
+
+    async def drop(
+        self, *, message_ids: list[str] | None, processor: str | None, everything: bool, any_state: bool
+    ) -> int:
+        """Gives failed work up (``any_state``: all of it); returns how many rows."""
+        ...
+
+    async def pause(self, processor: str) -> JsonObject: ...
+
+    async def resume(self, processor: str) -> JsonObject: ...
+
+
 class UseCases(Protocol):
     """The only door into the application. The shapes of the answers are in ``schemas``."""
 
     @property
     def changes(self) -> Changes: ...
+
+    @property
+    def maintenance(self) -> Maintenance: ...
+
+    @property
+    def removals(self) -> Removals: ...
+
+    @property
+    def work(self) -> Work: ...
+
+    @property
+    def reprocessing(self) -> Reprocessing: ...
 
     async def health(self) -> JsonObject:
         """``{"status", "version", "uptimeSeconds"}``; answers as long as the loop turns, without the database."""
@@ -119,6 +203,10 @@ class UseCases(Protocol):
 
     async def message(self, account: str, message_id: str) -> JsonObject: ...
 
+    async def processing(self, account: str, message_id: str) -> JsonObject:
+        """The message's ledger: every result and error, and the work that is open."""
+        ...
+
     async def message_source(self, account: str, message_id: str) -> bytes:
         """The message as the server gave it (RFC 5322)."""
         ...
@@ -137,12 +225,6 @@ class UseCases(Protocol):
 
     async def verify_state(self) -> JsonObject:
         """``{"accounts": [{"account", "running", "last"}]}``: how far looks are, and how the last ones ended."""
-        ...
-
-    async def queue(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]: ...
-
-    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
-        """Puts failed work back in the queue; returns how many rows."""
         ...
 
     async def metrics(self) -> bytes:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from mailmill.api.door import ERRORS, NOT_FOUND, PROTECTED, AccountName, Door, MessageId, answers
-from mailmill.api.schemas import Message, MessagePage
+from mailmill.api.schemas import Message, MessagePage, Processing
 
 router = APIRouter(prefix="/v1", tags=["messages"], dependencies=PROTECTED)
 
@@ -66,6 +66,15 @@ async def list_messages(
 )
 async def show_message(door: Door, account: AccountName, message_id: MessageId) -> Response:
     return JSONResponse(await door.message(account, message_id))
+
+
+@router.get(
+    "/account/{account}/message/{message_id}/processing",
+    summary="What processors made of it: every version's result, attempts and errors",
+    responses=answers(Processing, ERRORS, NOT_FOUND),
+)
+async def show_processing(door: Door, account: AccountName, message_id: MessageId) -> Response:
+    return JSONResponse(await door.processing(account, message_id))
 
 
 @router.get(

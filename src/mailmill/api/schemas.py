@@ -40,6 +40,21 @@ class RetryRequest(_Request):
     processor: str | None = Field(default=None, description="Only this processor's work.")
 
 
+class DropRequest(_Request):
+    message_ids: list[str] | None = Field(
+        default=None, description="Messages whose work is given up.", min_length=1, max_length=10_000
+    )
+    processor: str | None = Field(default=None, description="Only this processor's work.", max_length=200)
+    all: bool = Field(default=False, description="Where neither is named: that all is meant.")
+    state: Literal["failed", "any"] = Field(
+        default="failed", description="`any`: also what waits or runs, and not only what has failed."
+    )
+
+
+class ProcessorRequest(_Request):
+    processor: str = Field(max_length=200)
+
+
 class FlagsRequest(_Request):
     add: list[str] = Field(
         default_factory=list,
@@ -135,6 +150,7 @@ class QueueFigures(_Answer):
     completed: int
     failed: int
     oldest_seconds: float | None = Field(description="Age of the oldest work that waits; null if none does.")
+    paused: list[str] = Field(description="Processors that an operator paused.")
 
 
 class DeliveryFigures(_Answer):
@@ -151,11 +167,24 @@ class Node(_Answer):
     roles: list[str]
 
 
+class FleetNode(_Answer):
+    id: str
+    host: str
+    version: str
+    roles: list[str]
+    started_at: str | None
+    state: Literal["alive", "stopping", "silent"]
+    heartbeat_age_seconds: float
+    shards: int = Field(description="How many of the 64 shards of accounts it owns.")
+    accounts: int = Field(description="How many accounts it keeps in sync.")
+
+
 class Status(_Answer):
     accounts: dict[str, int] = Field(description="Account state → how many are in it.")
     queue: QueueFigures
     deliveries: DeliveryFigures
-    node: Node
+    node: Node = Field(description="The process that answers.")
+    nodes: list[FleetNode] = Field(description="All processes of the service; one, where the database is SQLite.")
     messages: int
     threats: dict[str, int] = Field(description="Verdict → how many messages carry it.")
     cursor: str | None = Field(default=None, description="The newest event's cursor, to follow `/v1/events` from.")
@@ -168,6 +197,7 @@ class Progress(_Answer):
 
 class Account(_Answer):
     account: str
+    node: str | None = Field(description="The node that keeps it in sync; null while none does.")
     email: str
     state: str
     state_reason: str
@@ -295,6 +325,42 @@ class Message(MessageRow):
     threat: ThreatDetail | None
 
 
+class RunError(_Answer):
+    at: str
+    kind: Literal["attempt", "crash"] = Field(description="A run that failed, or a worker that died in it.")
+    error: str
+
+
+class LedgerResult(_Answer):
+    processor: str
+    version: int
+    served: bool = Field(description="It is the one that is shown: of the newest version.")
+    value: Any
+    attempts: int = Field(description="Runs it took.")
+    seconds: float = Field(description="How long the last of them took.")
+    finished_at: str
+    errors: list[RunError] = Field(description="Of the runs before, oldest first; the last ten.")
+
+
+class LedgerWork(_Answer):
+    processor: str
+    version: int
+    state: Literal["pending", "waiting", "throttled", "processing", "failed"]
+    priority: int
+    attempt: int
+    crashes: int
+    run_at: str
+    enqueued_at: str
+    errors: list[RunError]
+
+
+class Processing(_Answer):
+    message_id: str
+    status: str
+    results: list[LedgerResult]
+    work: list[LedgerWork] = Field(description="What still waits, runs or has failed.")
+
+
 class Event(_Answer):
     id: str
     event: str
@@ -333,14 +399,18 @@ class QueueRow(_Answer):
     account: str
     processor: str
     version: int
-    state: str
-    priority: int
-    attempt: int
-    crashes: int
+    state: Literal["pending", "waiting", "throttled", "processing", "failed"] = Field(
+        description="`waiting` is for the next attempt's time, `throttled` for fewer of its account in processing."
+    )
+    priority: int = Field(description="0 is new mail, 10 the backlog and what is run again.")
+    attempt: int = Field(description="Runs that failed.")
+    crashes: int = Field(description="Workers that died while they held it.")
     run_at: str | None
     enqueued_at: str
     error: str | None
     subject: str
+    worker: str | None = Field(description="Who holds it.")
+    errors: list[RunError] = Field(description="What went wrong so far, oldest first; the last ten.")
 
 
 class Queue(_Answer):
@@ -349,6 +419,16 @@ class Queue(_Answer):
 
 class Retried(_Answer):
     retried: int
+
+
+class Dropped(_Answer):
+    dropped: int
+
+
+class ProcessorPause(_Answer):
+    processor: str
+    paused: bool
+    changed: bool = Field(description="False where it was so already.")
 
 
 class LoginLink(_Answer):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mailmill.app import views
+from mailmill.app.borrowing import Borrowing
 from mailmill.errors import (
     ArgumentError,
     AuthenticationError,
@@ -28,6 +29,7 @@ from mailmill.errors import (
 )
 from mailmill.message_parser import parse_headers
 from mailmill.model import INBOX, AccountState, Flags, Uid
+from mailmill.store import accounts as account_store
 from mailmill.store import message_queries as queries
 from mailmill.store import requests
 from mailmill.store.blobs import BlobRef
@@ -36,7 +38,8 @@ from mailmill.store.message_queries import PlaceRow
 from mailmill.store.requests import NewRequest, Place, RequestKind, RequestRow, RequestState, Upload
 
 if TYPE_CHECKING:
-    from mailmill.app.supervisor import Application, RunningAccount
+    from mailmill.app.account_tasks import RunningAccount
+    from mailmill.app.supervisor import Application
 
 JsonObject = dict[str, Any]
 
@@ -258,15 +261,15 @@ class Changes:
                 return await requests.add(connection, new, time.time())
         finally:
             # Whoever asks may be gone by the time of the commit: what is committed is carried out all the same.
-            if self._app.syncing:
+            if running.kept:
                 running.sync.write_back_wanted()
 
     async def _outcome(self, running: RunningAccount, row: RequestRow, wait_seconds: float) -> JsonObject:
         if not row.finished:
-            if self._app.syncing:
+            if running.kept or self._app.has_other_nodes:
                 row = await self._wait(running, row, wait_seconds)
             else:
-                row = await self._carry_out(running, row)
+                row = await self._carry_out(running, row, wait_seconds)
         if row.state is RequestState.FAILED:
             raise _failure(row, running.row.name)
         return await self._view(running, row)
@@ -280,15 +283,21 @@ class Changes:
                 async with database.read() as connection:
                     row = await requests.get(connection, row.id)
                 left = deadline - asyncio.get_running_loop().time()
-                if row.finished and running.sync.is_written(row.id):
+                # Another node tells that it is done by the row alone; what it did may show in the store a moment later.
+                if row.finished and (not running.kept or running.sync.is_written(row.id)):
                     return row
-                if left <= 0 or (not row.finished and self._state(running) in _NOT_CONNECTED):
+                if left <= 0 or (not row.finished and await self._is_down(running)):
                     return row
                 await hints.wait(min(left, 1.0))
 
-    async def _carry_out(self, running: RunningAccount, row: RequestRow) -> RequestRow:
-        """Without a service: connect and apply all that waits. Raises what kept the account from being connected."""
-        async with self._alone.setdefault(running.row.name, asyncio.Lock()):
+    async def _carry_out(self, running: RunningAccount, row: RequestRow, wait_seconds: float) -> RequestRow:
+        """Without a service: connect and apply all that waits. Raises what kept the account from being connected.
+
+        An account that a node of a fleet keeps in sync is left to that one.
+        """
+        async with self._alone.setdefault(running.row.name, asyncio.Lock()), Borrowing(self._app).open() as own:
+            if not await own.borrow(running):
+                return await self._wait(running, row, wait_seconds)
             async with self._app.database.read() as connection:
                 # Whoever held the lock has applied what was there by then.
                 row = await requests.get(connection, row.id)
@@ -312,7 +321,14 @@ class Changes:
         return views.request(row, running.row.name, self._state(running), made.get(row.id))
 
     def _state(self, running: RunningAccount) -> AccountState:
-        return running.sync.view().state if self._app.syncing else running.row.state
+        return running.sync.view().state if running.kept else running.row.state
+
+    async def _is_down(self, running: RunningAccount) -> bool:
+        """Whether the account is in a state that has to be waited out. Of another node's it is what that has stored."""
+        if not running.kept:
+            async with self._app.database.read() as connection:
+                running.row = await account_store.get_account(connection, running.row.name)
+        return self._state(running) in _NOT_CONNECTED
 
     def _running(self, name: str) -> RunningAccount:
         running = self._app.accounts.get(name)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mailmill.app.borrowing import Borrowing
 from mailmill.errors import AuthenticationError, MailmillError
 from mailmill.model import AccountState
 from mailmill.settings import Role
@@ -20,7 +21,8 @@ from mailmill.sync.report import PassReport
 
 if TYPE_CHECKING:
     from mailmill.alerts.dispatcher import Dispatcher
-    from mailmill.app.supervisor import Application, RunningAccount
+    from mailmill.app.account_tasks import RunningAccount
+    from mailmill.app.supervisor import Application
 
 # A destination that is down must not keep a command from ending; what is left is sent next time.
 _ALERT_SECONDS = 15.0
@@ -31,18 +33,23 @@ _SETTLE_SECONDS = 30.0
 
 async def sync_accounts(application: Application, accounts: Sequence[RunningAccount]) -> list[PassReport]:
     """A pass over each, side by side; one account's error is in its report and touches no other."""
-    if application.syncing:
-        return list(await asyncio.gather(*(account.sync.sync_now() for account in accounts)))
     slots = asyncio.Semaphore(application.settings.service.sync_concurrency)
 
     async def one(account: RunningAccount) -> PassReport:
+        if account.kept:
+            return await account.sync.sync_now()
+        if application.has_other_nodes:
+            return await application.errands.ask_pass(account)
         if account.row.state is AccountState.AUTHENTICATION_ERROR:
             # Changed credentials would have cleared it. A line in a crontab must not hammer a server that refuses us.
             return PassReport(account.configured.name, errors=[refused(account)])
         async with slots:
-            return await account.sync.run_once()
+            if await own.borrow(account):
+                return await account.sync.run_once()
+        return await application.errands.ask_pass(account)
 
-    return list(await asyncio.gather(*(one(account) for account in accounts)))
+    async with Borrowing(application).open() as own:
+        return list(await asyncio.gather(*(one(account) for account in accounts)))
 
 
 def refused(account: RunningAccount) -> MailmillError:

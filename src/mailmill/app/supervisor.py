@@ -4,9 +4,10 @@
 
     run_service
     ├── accounts      one task each (a scope of its own: an account's error never leaves it)
+    ├── ownership     on PostgreSQL: which accounts are this node's; it starts and ends their tasks
     ├── worker        processing
     ├── dispatcher    alerts
-    ├── housekeeping  dead workers' rows, orphaned segments
+    ├── housekeeping  retention, accounts being deleted, raw mail that nobody needs
     ├── loop watch    how late the loop is
     ├── memory        what a burst took, given back
     ├── sleep watch   whether the machine slept: then every account proves its link at once
@@ -29,10 +30,11 @@ import signal
 import socket
 import sys
 import time
-import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import structlog
@@ -40,28 +42,25 @@ import structlog
 from mailmill.alerts.dispatcher import Dispatcher
 from mailmill.app import memory, wiring
 from mailmill.app.access_token import ensure_token
-from mailmill.app.changes import KEPT_SECONDS
+from mailmill.app.account_tasks import AccountTasks, RunningAccount, pause_missing, take_accounts
 from mailmill.app.daemon_threads import DaemonThreads
+from mailmill.app.errands import Errands
+from mailmill.app.housekeeping import keep_house
 from mailmill.app.metrics import Metrics
+from mailmill.app.ownership import Ownership, OwnershipSettings
+from mailmill.app.reprocessing import Reprocessing
 from mailmill.app.safe_html import Sanitizer
 from mailmill.app.verification import Verification
-from mailmill.app.wiring import ConfiguredAccount
-from mailmill.errors import MailmillError
-from mailmill.imap.connection import ImapConnection
+from mailmill.errors import StorageRefusedError, StorageUnavailableError
 from mailmill.imap.host_budget import HostBudgets
 from mailmill.processing.registry import Processor
 from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.settings import Role, Settings
-from mailmill.store import accounts as account_store
-from mailmill.store import message_queries, queue, requests
-from mailmill.store.accounts import AccountRow
+from mailmill.store import queue
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 from mailmill.store.keys import KeyRing, open_key_ring
-from mailmill.store.messages import WorkPlan
-from mailmill.sync.account_sync import AccountSync
-from mailmill.sync.context import SyncContext, SyncLimits
-from mailmill.sync.holdings import Holdings
+from mailmill.store.leases import Node
 from mailmill.sync.wake import watch_sleep
 
 _log = structlog.get_logger("mailmill.app")
@@ -73,21 +72,12 @@ _SWITCH_SECONDS = 0.0005
 _COURTESY_SECONDS = 0.015
 _STOP_SECONDS = 8.0
 _CLOSE_SECONDS = 1.0
-_ORPHAN_AGE_SECONDS = 24 * 3600.0
-_HOUSEKEEPING_SECONDS = 3600.0
 _LAG_PERIOD_SECONDS = 0.25
 _WAKES_PER_SECOND = 200
+_MOST_HOST_CHARACTERS = 50
+_VERSION = version("mailmill")
 _LONGEST_WAKE_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class RunningAccount:
-    """An account: what was configured, its row, and the task that keeps it in sync."""
-
-    configured: ConfiguredAccount
-    row: AccountRow
-    sync: AccountSync
-    connect: Callable[[], Awaitable[ImapConnection]]
+_DROPPED_AT_ONCE = 1000
 
 
 @dataclass(slots=True)
@@ -109,14 +99,24 @@ class Application:
     running: bool = False
     started_at: float = field(default_factory=time.time)
     verification: Verification = field(init=False)
+    reprocessing: Reprocessing = field(init=False)
+    errands: Errands = field(init=False)
 
     def __post_init__(self) -> None:
         self.verification = Verification(self)
+        self.reprocessing = Reprocessing(self)
+        self.errands = Errands(self)
 
     @property
-    def syncing(self) -> bool:
-        """Whether the accounts' own tasks keep them in sync in this process."""
-        return self.running and self.has(Role.SYNC)
+    def fleet_node(self) -> Node:
+        """This process as the other nodes see it."""
+        roles = tuple(str(role) for role in self.settings.service.roles)
+        return Node(self.node, socket.gethostname(), roles, _VERSION)
+
+    @property
+    def has_other_nodes(self) -> bool:
+        """Whether this is a service that others share the accounts with: what it does not keep, one of them does."""
+        return self.running and not self.database.alone
 
     def has(self, role: Role) -> bool:
         return role in self.settings.service.roles
@@ -138,7 +138,13 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """
     data_dir = settings.service.data_dir
     processors = wiring.processors(settings)
-    database = await Database.open(settings.service.database_url.get_secret_value(), data_dir=data_dir)
+    listen_url = settings.service.listen_url
+    database = await Database.open(
+        settings.service.database_url.get_secret_value(),
+        data_dir=data_dir,
+        writers=settings.service.database_connections,
+        listen_url=listen_url.get_secret_value() if listen_url is not None else None,
+    )
     blobs: BlobStore | None = None
     sanitizer = Sanitizer()
     dropped = 0
@@ -148,10 +154,18 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         token = await asyncio.to_thread(ensure_token, data_dir)
         spool_dir = data_dir / "spool"
         await asyncio.to_thread(_empty, spool_dir)
-        blobs = BlobStore(data_dir / "blobs")
         metrics = Metrics()
+        database.observe_write = partial(metrics.observe, "database_write")
+        blobs = wiring.blob_store(settings, database, observe=metrics.observe)
+        await _prove(blobs)
+        if not (database.alone or settings.service.blob_url):
+            _log.warning(
+                "other nodes cannot read the mail that this one stores: it lies in a folder of this machine",
+                folder=blobs.shown,
+                hint="set service.blob_url to an object store, or to file:///FOLDER of a mount that all nodes share",
+            )
         trusted: dict[str, str | None] = {}
-        node = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        node = f"{socket.gethostname()[:_MOST_HOST_CHARACTERS]}:{os.getpid()}:{secrets.token_hex(4)}"
         application = Application(
             settings=settings,
             database=database,
@@ -168,20 +182,23 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 blobs,
                 processors,
                 node,
-                settings=WorkerSettings(grace_seconds=_GRACE_SECONDS, courtesy_seconds=_COURTESY_SECONDS),
+                settings=WorkerSettings(
+                    alone=database.alone, grace_seconds=_GRACE_SECONDS, courtesy_seconds=_COURTESY_SECONDS
+                ),
                 authserv_id=trusted.get,
                 observe=metrics.observe,
             ),
             node=node,
         )
-        await _take_accounts(application, spool_dir)
+        application.accounts |= await take_accounts(application, spool_dir)
         trusted |= {name: account.configured.authserv_id for name, account in application.accounts.items()}
-        async with database.write() as connection:
-            # We hold the data folder: whoever else held work is dead.
-            await queue.reap(connection, heartbeat_before=time.time(), now=time.time())
+        if database.alone:
+            async with database.write() as connection:
+                # Whoever else held work is dead.
+                await queue.reap(connection, dead_after_seconds=0, now=time.time(), told_at=time.time())
+            # Where there are other nodes they may have processors that are not configured here.
             if application.has(Role.PROCESS):
-                names = {processor.name for processor in processors}
-                dropped = await queue.drop_unconfigured(connection, names, time.time())
+                dropped = await _drop_unconfigured(database, {processor.name for processor in processors})
         if dropped:
             _log.warning("dropped work for processors that are not configured any more", rows=dropped)
         yield application
@@ -192,6 +209,28 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await blobs.close()
         await database.close()
+
+
+async def _drop_unconfigured(database: Database, names: Collection[str]) -> int:
+    """In pieces, so that nobody waits long to write. Returns how many rows went."""
+    dropped, piece = 0, _DROPPED_AT_ONCE
+    while piece == _DROPPED_AT_ONCE:
+        async with database.write() as connection:
+            piece = await queue.drop_unconfigured(connection, names, time.time(), limit=_DROPPED_AT_ONCE)
+        dropped += piece
+    return dropped
+
+
+async def _prove(blobs: BlobStore) -> None:
+    """Raises StoreError where the raw messages cannot be kept there. A store that is merely away may come back: mail
+    waits for it on its server, and so do all who read.
+    """
+    try:
+        await blobs.prove()
+    except StorageRefusedError:
+        raise
+    except StorageUnavailableError as error:
+        _log.warning("started while raw messages cannot be had", error=error.message, hint=error.hint)
 
 
 async def run_service(
@@ -234,6 +273,8 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
     before anything runs, where a destination's secret cannot be had.
     """
     dispatcher = application.make_dispatcher() if application.has(Role.ALERT) else None
+    if application.has(Role.SYNC):
+        await pause_missing(application)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -241,22 +282,27 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
         _wake(application, slept_seconds, loop.call_later)
 
     async with asyncio.TaskGroup() as group:
-        watchers: list[asyncio.Task[None]] = []
         workers: list[asyncio.Task[None]] = []
+        accounts = AccountTasks(group, application.database, application.accounts.values())
         background = [
-            group.create_task(_housekeeping(application), name="housekeeping"),
+            group.create_task(keep_house(application), name="housekeeping"),
             group.create_task(_watch_loop(application.metrics), name="loop watch"),
             group.create_task(memory.keep_trimmed(), name="memory"),
+            group.create_task(application.reprocessing.run(), name="reprocessing"),
             group.create_task(watch_sleep(woke), name="sleep watch"),
         ]
         verify_seconds = application.settings.service.verify_interval_seconds
         if application.has(Role.SYNC) and verify_seconds:
             background.append(group.create_task(application.verification.run(verify_seconds), name="verify"))
-        if application.has(Role.SYNC):
-            watchers = [
-                group.create_task(account.sync.run(), name=f"account {name}")
-                for name, account in application.accounts.items()
-            ]
+        if not application.database.alone:
+            lease_seconds = application.settings.service.lease_seconds
+            ownership = Ownership(
+                application.database, application.fleet_node, accounts, OwnershipSettings(lease_seconds=lease_seconds)
+            )
+            workers.append(group.create_task(ownership.run(stop), name="ownership"))
+            background.append(group.create_task(application.errands.run(), name="errands"))
+        elif application.has(Role.SYNC):
+            accounts.start_all()
         if application.has(Role.PROCESS):
             workers.append(group.create_task(application.worker.run(stop), name="worker"))
         if dispatcher is not None:
@@ -269,7 +315,8 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
             if not stop.is_set():
                 cut_at = loop.time() + _STOP_SECONDS
                 stop.set()
-                for task in (*watchers, *background):
+                accounts.cancel()
+                for task in background:
                     task.cancel()
 
         try:
@@ -278,97 +325,18 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
             application.running = False
             begin_stop()
             left = max(0.0, cut_at - loop.time())
-            _done, late = await asyncio.wait({*watchers, *workers, *background}, timeout=left)
+            _done, late = await asyncio.wait({*accounts.running, *workers, *background}, timeout=left)
             for task in late:
                 _log.warning("cut at shutdown", task=task.get_name())
                 task.cancel()
-
-
-async def _take_accounts(application: Application, spool_dir: Path) -> None:
-    """Bring the account rows to what is configured; those no longer configured are paused, nothing is purged."""
-    settings, database = application.settings, application.database
-    now = time.time()
-    configured = await wiring.configured_accounts(settings)
-    async with database.write() as connection:
-        rows = {
-            account.name: await account_store.ensure_account(
-                connection,
-                name=account.name,
-                email=account.email,
-                backlog=account.settings.backlog,
-                credential_mark=None if account.problem else application.keys.mark(account.mark_text()),
-                now=now,
-            )
-            for account in configured
-        }
-        await account_store.pause_missing(connection, {account.name for account in configured}, now)
-    slots = asyncio.Semaphore(settings.service.sync_concurrency)
-    names = tuple((processor.name, processor.version) for processor in application.processors)
-    for account in configured:
-        row = rows[account.name]
-        context = SyncContext(
-            database=database,
-            blobs=application.blobs,
-            account=account.name,
-            account_id=row.id,
-            work=WorkPlan(processors=names, backlog=account.settings.backlog),
-            holdings=Holdings(database),
-            limits=SyncLimits(max_message_bytes=settings.service.max_message_bytes),
-            on_stored=_observer(application.metrics),
-        )
-        connect = wiring.connector(account, spool_dir, application.hosts)
-        sync = AccountSync(
-            context,
-            account.sync,
-            connect=connect,
-            provider=account.provider,
-            state=row.state,
-            reason=row.state_reason,
-            initialized=row.initialized_at is not None,
-            slots=slots,
-        )
-        application.hosts.of(account.endpoint.host).call_back(account.name, sync.called_back)
-        application.accounts[account.name] = RunningAccount(account, row, sync, connect)
-
-
-def _observer(metrics: Metrics) -> Callable[[int, float | None], None]:
-    def stored(messages: int, arrived_at: float | None) -> None:
-        metrics.stored.inc(messages)
-        if arrived_at is not None:
-            metrics.observe("arrival_to_stored", time.time() - arrived_at)
-
-    return stored
-
-
-async def _housekeeping(application: Application) -> None:
-    """Now and then: segments that no transaction names, left by a crash between the file and its commit; requests that
-    were finished long ago.
-    """
-    while True:
-        try:
-            async with application.database.read() as connection:
-                referenced = await message_queries.referenced_segments(connection)
-            removed = await application.blobs.collect_orphans(referenced, older_than_seconds=_ORPHAN_AGE_SECONDS)
-            if removed:
-                _log.info("removed orphaned segments", segments=removed)
-            async with application.database.write() as connection:
-                await requests.prune(connection, time.time() - KEPT_SECONDS)
-        except MailmillError as error:  # it comes again in an hour
-            _log.warning("housekeeping failed", error=str(error), hint=error.hint)
-        except Exception as error:  # noqa: BLE001 - the boundary: nothing here is worth the service's life
-            # Rendered here: a logger's own rendering of an exception may fail, and would end this task.
-            _log.error("housekeeping failed", error=str(error), exception="".join(traceback.format_exception(error)))
-        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
 def _wake(
     application: Application, slept_seconds: float, call_later: Callable[[float, Callable[[], None]], object]
 ) -> None:
     """After a sleep most links are dead without knowing. Spread: the machine and its network have enough to do."""
-    accounts = list(application.accounts.values())
+    accounts = [account for account in application.accounts.values() if account.kept]
     _log.info("the machine slept", seconds=round(slept_seconds), accounts=len(accounts))
-    if not application.syncing:
-        return
     spread_seconds = min(_LONGEST_WAKE_SECONDS, len(accounts) / _WAKES_PER_SECOND)
     for number, account in enumerate(accounts):
         call_later(spread_seconds * number / len(accounts), account.sync.woke)

@@ -8,43 +8,51 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
 from mailmill.alerts.rendering import render
-from mailmill.app import one_pass, views
+from mailmill.app import fleet_view, ledger_view, one_pass, scrape, views
 from mailmill.app.changes import Changes
 from mailmill.app.figures import FigureCache, Figures
-from mailmill.app.metrics import AccountGauge, HostGauge, Snapshot
+from mailmill.app.maintenance import Maintenance
+from mailmill.app.message_ids import message_number
+from mailmill.app.metrics import AccountGauge, Snapshot
+from mailmill.app.removal import Removals
 from mailmill.app.verification import last_view
-from mailmill.errors import InvalidRequestError, MailmillError, NotFoundError
+from mailmill.app.work_desk import WorkDesk
+from mailmill.errors import MailmillError, NotFoundError, RawExpiredError, StoreError
 from mailmill.imap.connection import ImapConnection
 from mailmill.message_parser import parse_message
 from mailmill.model import AccountState, Tls
+from mailmill.settings import Role
 from mailmill.store import accounts as account_store
-from mailmill.store import event_log, queue, queue_view
+from mailmill.store import event_log, leases, ledger, processors
 from mailmill.store import message_queries as queries
 from mailmill.store.accounts import AccountRow
-from mailmill.store.database import WakeName
+from mailmill.store.leases import Fleet
 from mailmill.store.mailboxes import list_mailboxes, list_parked
 from mailmill.sync.account_sync import AccountView
 from mailmill.sync.plan import tier_of
 from mailmill.sync.watch import best_push
 
 if TYPE_CHECKING:
-    from mailmill.app.supervisor import Application, RunningAccount
+    from mailmill.app.account_tasks import RunningAccount
+    from mailmill.app.supervisor import Application
+    from mailmill.store.blobs import BlobStore
+    from mailmill.store.message_queries import MessageRow
 
 JsonObject = dict[str, Any]
+Owners = Mapping[int, str]
 
 # Read once: it lies on the disk.
 _VERSION = version("mailmill")
 _LOOP_PARSE_BYTES = 256 * 1024
 _CHECK_SECONDS = 60.0
 _MOST_EVENTS = 1000
-_WAKE_WORK: tuple[WakeName, ...] = ("work",)
 
 
 class UseCases:
@@ -56,6 +64,10 @@ class UseCases:
         self._app = application
         self._figures = FigureCache(application.database)
         self.changes = Changes(application)
+        self.work = WorkDesk(application)
+        self.maintenance = Maintenance(application)
+        self.removals = Removals(application)
+        self.reprocessing = application.reprocessing
 
     # -- the service --------------------------------------------------------------------------------------------------
 
@@ -74,22 +86,25 @@ class UseCases:
         except (MailmillError, TimeoutError) as problem:
             database = str(problem) or "no answer"
         ready = database == "ok"
-        return ready, {"ready": ready, "database": database, "accounts": self._state_counts(await self._account_rows())}
+        counts = self._state_counts(*await self._account_rows())
+        return ready, {"ready": ready, "database": database, "accounts": counts}
 
     async def status(self) -> JsonObject:
         figures = await self._figures.get()
         work, deliveries = figures.work, figures.deliveries
         async with self._app.database.read() as connection:
             rows = await account_store.list_accounts(connection)
+            paused = sorted(await processors.paused(connection))
         oldest = max(0.0, time.time() - work.oldest_at) if work.oldest_at is not None else None
         return {
-            "accounts": self._state_counts(rows),
+            "accounts": self._state_counts(rows, self._owners(figures.of_work.fleet)),
             "queue": {
                 "pending": work.pending,
                 "processing": work.processing,
                 "completed": work.completed,
                 "failed": work.failed,
                 "oldestSeconds": oldest,
+                "paused": paused,
             },
             "deliveries": {
                 "pending": deliveries.pending,
@@ -103,6 +118,13 @@ class UseCases:
                 "startedAt": views.iso(self._app.started_at),
                 "roles": [str(role) for role in self._app.settings.service.roles],
             },
+            "nodes": fleet_view.nodes(
+                figures.of_work.fleet,
+                self._app.fleet_node,
+                rows,
+                started_at=self._app.started_at,
+                syncs=self._syncs,
+            ),
             "messages": sum(figures.messages.values()),
             "threats": figures.threats,
             "cursor": str(figures.cursor),
@@ -110,9 +132,9 @@ class UseCases:
 
     async def metrics(self) -> bytes:
         figures = await self._figures.get()
-        work, deliveries = figures.work, figures.deliveries
         async with self._app.database.read() as connection:
             rows = await account_store.list_accounts(connection)
+        owners = self._owners(figures.of_work.fleet)
         gauges = []
         for row in rows:
             view = self._view(row.name)
@@ -120,7 +142,7 @@ class UseCases:
             gauges.append(
                 AccountGauge(
                     account=row.name,
-                    state=str(self._state(row)),
+                    state=str(self._state(row, owners)),
                     silent_seconds=view.silent_seconds if view else None,
                     connections=view.connections if view else 0,
                     open_requests=figures.open_requests.get(row.id, 0),
@@ -128,33 +150,12 @@ class UseCases:
                     verified_at=last.at if last is not None else None,
                 )
             )
-        oldest = max(0.0, time.time() - work.oldest_at) if work.oldest_at is not None else 0.0
         snapshot = Snapshot(
             accounts=tuple(gauges),
-            queue={"pending": work.pending, "processing": work.processing, "failed": work.failed},
-            oldest_seconds=oldest,
-            deliveries={
-                "pending": deliveries.pending,
-                "sending": deliveries.sending,
-                "delivered": deliveries.delivered,
-                "failed": deliveries.failed,
-            },
             parked=figures.parked,
-            hosts=tuple(
-                HostGauge(
-                    host=host.host,
-                    logins={
-                        "ok": host.succeeded,
-                        "refused": host.refused,
-                        "failed": host.failed,
-                        "heldBack": host.held_back,
-                    },
-                    waiting=host.waiting,
-                    connections=host.connections,
-                    pause_seconds=host.pause_seconds,
-                )
-                for host in self._app.hosts.stats
-            ),
+            blobs_reachable=self._app.blobs.trouble is None,
+            hosts=scrape.of_hosts(self._app.hosts.stats),
+            **scrape.of_work(figures.of_work, now=time.time(), node=self._app.node, syncs=self._syncs),
         )
         return self._app.metrics.render(snapshot)
 
@@ -164,13 +165,14 @@ class UseCases:
         figures = await self._figures.get()
         async with self._app.database.read() as connection:
             rows = await account_store.list_accounts(connection)
-        return [self._account(row, figures) for row in rows]
+        owners = self._owners(figures.of_work.fleet)
+        return [self._account(row, figures, owners) for row in rows]
 
     async def account(self, name: str) -> JsonObject:
         figures = await self._figures.get()
         async with self._app.database.read() as connection:
             row = await account_store.get_account(connection, name)
-        return self._account(row, figures)
+        return self._account(row, figures, self._owners(figures.of_work.fleet))
 
     async def check_account(self, name: str) -> JsonObject:
         """Connect and log in now. A success lets an account that had stopped go on."""
@@ -265,26 +267,40 @@ class UseCases:
         return {"messages": [views.listed_message(line) for line in page.messages], "nextCursor": page.next_cursor}
 
     async def message(self, account: str, message_id: str) -> JsonObject:
-        number = _message_number(message_id)
+        number = message_number(message_id)
         async with self._app.database.read() as connection:
             row = await account_store.get_account(connection, account)
             message = await queries.get_message(connection, number, account_id=row.id)
             places = (await queries.places_of(connection, [number])).get(number, [])
             results = await queries.results_of(connection, number)
             work = await queries.work_of(connection, number)
-        raw = await self._app.blobs.get(message.blob)
+        # An expired message is shown with what its row says.
+        raw = await raw_of(self._app.blobs, message) if message.raw_expired_at is None else b""
         parsed = parse_message(raw) if len(raw) <= _LOOP_PARSE_BYTES else await asyncio.to_thread(parse_message, raw)
         html, html_cut = await self._app.sanitizer.clean(parsed.text_html)
         return views.message_detail(message, places, results, work, parsed, html, html_cut=html_cut)
 
+    async def processing(self, account: str, message_id: str) -> JsonObject:
+        """The message's ledger. Raises NotFoundError."""
+        number = message_number(message_id)
+        async with self._app.database.read() as connection:
+            row = await account_store.get_account(connection, account)
+            message = await queries.get_message(connection, number, account_id=row.id)
+            held = await ledger.of_message(connection, number)
+        return ledger_view.ledger(number, message.status, held)
+
     async def message_source(self, account: str, message_id: str) -> bytes:
         async with self._app.database.read() as connection:
             row = await account_store.get_account(connection, account)
-            message = await queries.get_message(connection, _message_number(message_id), account_id=row.id)
-        return await self._app.blobs.get(message.blob)
+            message = await queries.get_message(connection, message_number(message_id), account_id=row.id)
+        return await raw_of(self._app.blobs, message)
 
     async def events(self, after: int, limit: int, wait_seconds: float) -> JsonObject:
-        """Events after a cursor; waits up to ``wait_seconds`` for the first one."""
+        """Events after a cursor (0: from the oldest that is kept); waits up to ``wait_seconds`` for the first one.
+
+        Raises CursorTooOldError where retention removed what comes after it, and CursorAheadError where the log never
+        came as far.
+        """
         database = self._app.database
         deadline = asyncio.get_running_loop().time() + wait_seconds
         limit = max(1, min(limit, _MOST_EVENTS))
@@ -294,23 +310,15 @@ class UseCases:
                     rows = await event_log.read_after(connection, after, limit)
                 if rows:
                     envelopes = await render(database, self._app.blobs, rows)
-                    return {"events": envelopes, "cursor": str(rows[-1].id)}
+                    return {"events": envelopes, "cursor": str(rows[-1].position)}
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0:
                     return {"events": [], "cursor": str(after)}
                 await hints.wait(min(left, 5.0))
 
-    # -- the queue ----------------------------------------------------------------------------------------------------
-
-    async def queue(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]:
-        async with self._app.database.read() as connection:
-            rows = await queue_view.list_work(connection, state=state, processor=processor, limit=limit)
-        return [views.work_row(row) for row in rows]
-
-    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
-        numbers = None if message_ids is None else [_message_number(each) for each in message_ids]
-        async with self._app.database.write(wake=_WAKE_WORK) as connection:
-            return await queue.retry(connection, message_ids=numbers, processor=processor, now=time.time())
+    @property
+    def _syncs(self) -> bool:
+        return self._app.running and self._app.has(Role.SYNC)
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 
@@ -323,8 +331,11 @@ class UseCases:
 
     async def _let_in(self, running: RunningAccount) -> None:
         """The server accepted the credentials: what kept the account from going on is over."""
-        if self._app.syncing:
+        if running.kept:
             running.sync.resume()
+            return
+        if self._app.has_other_nodes:
+            await self._app.errands.ask_to_resume(running)
             return
         if running.row.state not in (AccountState.AUTHENTICATION_ERROR, AccountState.CONNECT_ERROR):
             return
@@ -334,22 +345,30 @@ class UseCases:
                 await account_store.set_state(connection, running.row.id, state, "", time.time())
             running.row = await account_store.get_account(connection, running.row.name)
 
-    async def _account_rows(self) -> Sequence[AccountRow]:
+    async def _account_rows(self) -> tuple[Sequence[AccountRow], Owners]:
         try:
             async with self._app.database.read() as connection:
-                return await account_store.list_accounts(connection)
+                fleet = None if self._app.database.alone else await leases.read_fleet(connection)
+                return await account_store.list_accounts(connection), self._owners(fleet)
         except MailmillError:
-            return []
+            return [], {}
 
     def _view(self, name: str) -> AccountView | None:
         running = self._app.accounts.get(name)
         return running.sync.view() if running is not None else None
 
-    def _state(self, row: AccountRow) -> AccountState:
-        """A running account's own word; else the stored one, which may be from before a crash."""
-        view = self._view(row.name)
-        if view is not None and self._app.syncing:
-            return view.state
+    def _owners(self, fleet: Fleet | None) -> Owners:
+        return fleet_view.owners(fleet, self._app.fleet_node, syncs=self._syncs)
+
+    def _state(self, row: AccountRow, owners: Owners) -> AccountState:
+        """A running account's own word; else the stored one, which of an account without an owner may be from before a
+        crash.
+        """
+        running = self._app.accounts.get(row.name)
+        if running is not None and running.kept:
+            return running.sync.view().state
+        if owners.get(row.shard, self._app.node) != self._app.node:
+            return row.state
         stale = {AccountState.CONNECTING, AccountState.SYNCING, AccountState.CONNECTED}
         return AccountState.DISCONNECTED if row.state in stale else row.state
 
@@ -359,18 +378,19 @@ class UseCases:
             return view.reason
         return row.state_reason if state is row.state else ""
 
-    def _state_counts(self, rows: Sequence[AccountRow]) -> dict[str, int]:
-        return dict(Counter(str(self._state(row)) for row in rows))
+    def _state_counts(self, rows: Sequence[AccountRow], owners: Owners) -> dict[str, int]:
+        return dict(Counter(str(self._state(row, owners)) for row in rows))
 
-    def _account(self, row: AccountRow, figures: Figures) -> JsonObject:
+    def _account(self, row: AccountRow, figures: Figures, owners: Owners) -> JsonObject:
         messages = figures.messages.get(row.id, 0)
         view = self._view(row.name)
         progress = None
         if view is not None and row.initialized_at is None and view.progress.total:
             progress = {"stored": min(messages, view.progress.total), "total": view.progress.total}
-        state = self._state(row)
+        state = self._state(row, owners)
         return {
             "account": row.name,
+            "node": None if row.paused else owners.get(row.shard),
             "email": row.email,
             "state": str(state),
             "stateReason": self._reason(row, state),
@@ -401,9 +421,13 @@ class UseCases:
         }
 
 
-def _message_number(message_id: str) -> int:
-    if not message_id.isascii() or not message_id.isdigit() or len(message_id) > 18:
-        raise InvalidRequestError(
-            f"not a message id: {message_id[:40]!r}", hint="ids are the numbers that listings show"
+async def raw_of(blobs: BlobStore, message: MessageRow) -> bytes:
+    """The raw bytes. Raises RawExpiredError where retention took them, StoreError where they cannot be read."""
+    if message.raw_expired_at is not None:
+        raise RawExpiredError(message.id, account=message.account)
+    if not message.has_raw:
+        raise StoreError(
+            f"no row says where the raw bytes of message {message.id} lie",
+            hint="mailmill verify --repair fetches them again, as far as the server still has them",
         )
-    return int(message_id)
+    return await blobs.get(message.blob)

@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mailmill.app import views
+from mailmill.app.borrowing import Borrowing
 from mailmill.app.one_pass import refused
+from mailmill.errors import ConflictError, MailmillError
 from mailmill.model import AccountState
 from mailmill.sync.verify import Doors, VerifyOptions, VerifyProgress, VerifyReport, verify_account
 from mailmill.sync.verify_compare import MOST_LISTED, Gap, Sampling
 from mailmill.sync.verify_doors import OwnDoors, RunningDoors
 
 if TYPE_CHECKING:
-    from mailmill.app.supervisor import Application, RunningAccount
+    from mailmill.app.account_tasks import RunningAccount
+    from mailmill.app.supervisor import Application
 
 JsonObject = dict[str, Any]
 
@@ -100,7 +103,7 @@ class Verification:
 
     async def _light_look(self, name: str) -> None:
         account = self._app.accounts[name]
-        if account.sync.view().state is not AccountState.CONNECTED or name in self._progress:
+        if not account.kept or account.sync.view().state is not AccountState.CONNECTED or name in self._progress:
             # In its first sync, away, or being looked at: what there is to say is said by its state.
             return
         try:
@@ -113,13 +116,17 @@ class Verification:
 
     async def _one(self, account: RunningAccount, options: VerifyOptions) -> VerifyReport:
         name = account.configured.name
-        async with self._turns.setdefault(name, asyncio.Lock()):
-            if not self._app.syncing and account.row.state is AccountState.AUTHENTICATION_ERROR:
+        async with self._turns.setdefault(name, asyncio.Lock()), Borrowing(self._app).open() as own:
+            if self._app.has_other_nodes and not account.kept:
+                return VerifyReport(name, error=_elsewhere(name))
+            if not account.kept and account.row.state is AccountState.AUTHENTICATION_ERROR:
                 return VerifyReport(name, error=refused(account))
+            if not account.kept and not await own.borrow(account):
+                return VerifyReport(name, error=_elsewhere(name))
             progress = self._progress[name] = VerifyProgress()
             try:
                 report = await verify_account(
-                    self._app.database,
+                    account.database,
                     self._app.blobs,
                     account=name,
                     account_id=account.row.id,
@@ -134,7 +141,7 @@ class Verification:
         return report
 
     def _doors(self, account: RunningAccount) -> Doors:
-        if self._app.syncing:
+        if account.kept:
             return RunningDoors(account.sync, account.connect, pool_size=account.configured.sync.pool.size)
         return OwnDoors(account.sync, account.connect)
 
@@ -167,6 +174,15 @@ class Verification:
                 "total": progress.total,
             }
         return {"account": name, "running": running, "last": last_view(last)}
+
+
+def _elsewhere(name: str) -> MailmillError:
+    """An account is compared and repaired where it is kept in sync: there nothing of it changes in the middle."""
+    return ConflictError(
+        "another node keeps it in sync",
+        hint="verify it on that node: `mailmill status` shows which one has it",
+        account=name,
+    )
 
 
 def last_view(last: LastVerify | None) -> JsonObject | None:

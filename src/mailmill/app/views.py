@@ -160,6 +160,7 @@ def message_detail(
         "storedAt": iso(message.stored_at),
         "processedAt": iso(message.processed_at),
         "deletedAt": iso(message.deleted_at),
+        "rawExpiredAt": iso(message.raw_expired_at),
         "to": addresses(summary.to),
         "cc": addresses(summary.cc),
         "replyTo": addresses(summary.reply_to),
@@ -186,7 +187,7 @@ def message_detail(
             {
                 "processor": row.processor,
                 "version": row.version,
-                "state": "pending" if row.state == "waiting" else row.state,
+                "state": "pending" if row.state in ("waiting", "throttled") else row.state,
                 "attempt": row.attempt,
                 "runAt": iso(row.run_at),
                 "error": row.error,
@@ -204,13 +205,15 @@ def work_row(row: WorkRow) -> JsonObject:
         "subject": row.subject,
         "processor": row.processor,
         "version": row.version,
-        "state": "pending" if row.state == "waiting" else row.state,
+        "state": row.state,
         "priority": row.priority,
         "attempt": row.attempt,
         "crashes": row.crashes,
         "runAt": iso(row.run_at),
         "enqueuedAt": iso(row.enqueued_at),
         "error": row.error,
+        "worker": row.worker_id or None,
+        "errors": [{"at": iso(each.at), "kind": each.kind, "error": each.error} for each in row.errors],
     }
 
 

@@ -23,7 +23,17 @@ from mailmill.processing.builtin import BUILTIN
 from mailmill.processing.registry import Processor
 from mailmill.processing.threat.hosts import organisation_of
 from mailmill.settings import AccountSettings, Settings, check_processor_names, password_of, secret_of
+from mailmill.store.blob_marker import prove_place
+from mailmill.store.blobs import BlobStore
+from mailmill.store.database import Database
+from mailmill.store.local_segments import LocalSegments
+from mailmill.store.object_location import ObjectKind, ObjectLocation
+from mailmill.store.object_segments import ObjectSegments
+from mailmill.store.retention import Retention
+from mailmill.store.segments import Segments
 from mailmill.sync.account_sync import AccountSettings as SyncAccountSettings
+
+_DAY_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,21 @@ async def configured_accounts(settings: Settings, environ: Mapping[str, str] = o
     return list(await asyncio.gather(*(one(name, account) for name, account in settings.accounts.items())))
 
 
+def kept(settings: Settings, account: AccountSettings) -> Retention:
+    """What the account's own words say, else the service's, in seconds; None for good."""
+
+    def seconds(own: float | str | None, common: float | str | None) -> float | None:
+        days = common if own is None else own
+        return days * _DAY_SECONDS if isinstance(days, int | float) else None
+
+    own, common = account.retention, settings.service.retention
+    return Retention(
+        raw_seconds=seconds(own.raw_days, common.raw_days),
+        results_seconds=seconds(own.results_days, common.results_days),
+        deleted_seconds=seconds(own.deleted_days, common.deleted_days),
+    )
+
+
 def host_budgets(settings: Settings) -> HostBudgets:
     """What all accounts of the application share at each host: as configured, else as known of the provider."""
     service = settings.service
@@ -104,6 +129,39 @@ def host_budgets(settings: Settings) -> HostBudgets:
         )
 
     return HostBudgets(limits_of)
+
+
+def blob_store(
+    settings: Settings, database: Database, *, observe: Callable[[str, float], None] | None = None
+) -> BlobStore:
+    """Where raw messages lie, as configured. Nothing is asked of it yet; `BlobStore.prove` does."""
+    return BlobStore(segments_of(settings), proof=partial(prove_place, database), observe=observe or _unobserved)
+
+
+def _unobserved(_stage: str, _seconds: float) -> None:
+    return
+
+
+def segments_of(settings: Settings) -> Segments:
+    """Where raw messages lie, as configured. Nothing is asked of it yet."""
+    service = settings.service
+    place = service.blob_place
+    if place is None:
+        return LocalSegments(service.data_dir / "blobs")
+    if place.folder is not None:
+        return LocalSegments(place.folder)
+    secret = service.blob_secret_access_key
+    return ObjectSegments(
+        ObjectLocation(
+            kind=ObjectKind(place.scheme),
+            bucket=place.bucket,
+            prefix=place.prefix,
+            endpoint=service.blob_endpoint or "",
+            region=service.blob_region or "",
+            access_key_id=service.blob_access_key_id or "",
+            secret_access_key=secret.get_secret_value() if secret else "",
+        )
+    )
 
 
 def connector(
@@ -153,11 +211,10 @@ def processors(settings: Settings) -> list[Processor]:
             continue
         override = overrides.get(name)
         if override is not None:
-            processor = replace(  # the configured variant of the same processor
-                processor,
-                concurrency=override.concurrency or processor.concurrency,
-                timeout_seconds=override.timeout_seconds or processor.timeout_seconds,
-            )
+            # The configured variant of the same processor.
+            given = {key: value for key, value in override if value is not None}
+            processor = replace(processor, **given)
+            registry.check(processor)
         chosen.append(processor)
     return chosen
 

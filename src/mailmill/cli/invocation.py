@@ -43,15 +43,17 @@ class Invocation:
 
         return Output(as_json=self.json)
 
-    def call(self, work: Callable[[ServiceClient, Settings], Awaitable[_Result]]) -> _Result:
-        """Run ``work`` with a client for the service of this configuration."""
+    def call(
+        self, work: Callable[[ServiceClient, Settings], Awaitable[_Result]], *, makes_store: bool = True
+    ) -> _Result:
+        """Run ``work`` with a client for the service of this configuration. ``makes_store``: see `open_client`."""
         from mailmill.cli.service_client import open_client
 
         settings = self.settings()
         self.quiet_logs()
 
         async def run() -> _Result:
-            async with open_client(settings) as client:
+            async with open_client(settings, makes_store=makes_store) as client:
                 return await work(client, settings)
 
         return self.run(run())

@@ -17,6 +17,7 @@ import typer
 from mailmill.cli import errors
 from mailmill.cli.commands import (
     account,
+    db,
     demo,
     doctor,
     envelope,
@@ -25,6 +26,7 @@ from mailmill.cli.commands import (
     message,
     message_changes,
     queue,
+    reprocess,
     run,
     status,
     sync,
@@ -54,6 +56,7 @@ app.command("sync", rich_help_panel=_SERVICE)(sync.sync)
 app.command("status", rich_help_panel=_SERVICE)(status.status)
 app.command("verify", rich_help_panel=_SERVICE)(verify.verify)
 app.command("doctor", rich_help_panel=_SERVICE)(doctor.doctor)
+app.add_typer(db.app, name="db", rich_help_panel=_SERVICE)
 app.add_typer(account.app, name="account", rich_help_panel=_MAIL)
 app.add_typer(mailbox.app, name="mailbox", rich_help_panel=_MAIL)
 app.add_typer(envelope.app, name="envelope", rich_help_panel=_MAIL)
@@ -62,6 +65,7 @@ for change in (message_changes.move, message_changes.copy, message_changes.delet
 app.add_typer(message.app, name="message", rich_help_panel=_MAIL)
 app.add_typer(flag.app, name="flag", rich_help_panel=_MAIL)
 app.add_typer(queue.app, name="queue", rich_help_panel=_MAIL)
+app.command("reprocess", rich_help_panel=_MAIL)(reprocess.reprocess)
 
 
 def _print_version(wanted: bool) -> None:

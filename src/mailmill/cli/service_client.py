@@ -60,6 +60,10 @@ class ServiceClient:
         """
         return _object(await self._request(method, path, query=query, body=body, unbounded=not self.service_runs))
 
+    async def delete(self, path: str, /, **query: str | int | None) -> JsonObject:
+        """DELETE what is stored here. The answer comes when the work is done."""
+        return _object(await self._request("DELETE", path, query=query, unbounded=True))
+
     async def _request(
         self,
         method: str,
@@ -94,17 +98,22 @@ def route(*parts: str) -> str:
 
 
 @asynccontextmanager
-async def open_client(settings: Settings) -> AsyncIterator[ServiceClient]:
+async def open_client(settings: Settings, *, makes_store: bool = True) -> AsyncIterator[ServiceClient]:
     """The client for ``settings``' data folder. Where no service runs, the application is opened here, without its
-    background work, and closed at the end. Raises MailmillError."""
+    background work, and closed at the end. Raises MailmillError; without ``makes_store`` also where the file of a
+    database would have to be made first."""
     async with AsyncExitStack() as stack:
-        yield await _choose(stack, settings)
+        yield await _choose(stack, settings, makes_store=makes_store)
 
 
-async def _choose(stack: AsyncExitStack, settings: Settings) -> ServiceClient:
+async def _choose(stack: AsyncExitStack, settings: Settings, *, makes_store: bool) -> ServiceClient:
     socket_path = settings.service.socket_path
     if await service_runs(socket_path):
         return await stack.enter_async_context(_over_socket(socket_path))
+    if not makes_store:
+        from mailmill.app.store_presence import refuse_without_store
+
+        await asyncio.to_thread(refuse_without_store, settings)
     try:
         return await stack.enter_async_context(_in_process(settings))
     except StoreInUseError:

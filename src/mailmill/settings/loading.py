@@ -291,8 +291,8 @@ def _holds_secret(path: Path_, table: Mapping[str, Any]) -> bool:
     key = find_key(path)
     if key is None or not key.secret or path[-1] in ("password_command", "url"):
         return False
-    if path[-1] == "database_url":
-        return "@" in str(_table(table.get("service")).get("database_url"))
+    if path[-1] in ("database_url", "listen_url"):
+        return "@" in str(_table(table.get("service")).get(path[-1]))
     return True
 
 

@@ -27,11 +27,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from mailmill.model import Backlog, Endpoint, EventName, Tls
+from mailmill.settings.blob_urls import BlobUrl, parse_blob_url
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or digit"
 COMING_DESTINATIONS = ("slack", "smtp", "apprise")
-COMING_EVENTS = frozenset({"messageSent", "messageDeliveryError", "messageBounce", "accountDeleted"})
+COMING_EVENTS = frozenset({"messageSent", "messageDeliveryError", "messageBounce"})
 MIN_WEBHOOK_SECRET_BYTES = 24  # Standard Webhooks, "Signature scheme": between 24 and 64 bytes
 
 KEY_PROBLEM = "mailmill_key"
@@ -84,6 +85,7 @@ Text = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
+Days = Literal["forever"] | Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=36_500, allow_inf_nan=False)]
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -131,27 +133,73 @@ def _database_url(value: SecretStr) -> SecretStr:
     return SecretStr(f"{DATABASE_DRIVERS[scheme]}://{rest}")
 
 
+def _blob_url(value: str) -> str:
+    if value:
+        parse_blob_url(value)
+    return value
+
+
+def _blob_endpoint(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/")
+        plain = not (parts.query or parts.fragment or "@" in parts.netloc) and parts.port != 0
+    except ValueError:
+        usable = plain = False
+    if not usable or not plain:
+        raise ValueError("wants https://HOST or https://HOST:PORT, and nothing else")
+    return value.rstrip("/")
+
+
+class RetentionSettings(Section):
+    """``[service.retention]`` and ``[accounts.NAME.retention]``: how many days things are kept. None in an account:
+    as the service says; there: for good.
+    """
+
+    raw_days: Annotated[Days | None, BeforeValidator(_lower)] = None
+    results_days: Annotated[Days | None, BeforeValidator(_lower)] = None
+    deleted_days: Annotated[Days | None, BeforeValidator(_lower)] = None
+
+
+def _listen_url(value: SecretStr) -> SecretStr:
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if not separator or not DATABASE_DRIVERS.get(scheme, "").startswith("postgresql"):
+        raise ValueError("wants postgresql://user:password@host/database, the server itself and no pooler")
+    return SecretStr(f"postgresql+asyncpg://{rest}")
+
+
 class ServiceSettings(Section):
     """``[service]``: the process itself. Paths are absolute once loaded."""
 
     data_dir: Path = Path("~/.local/share/mailmill")
     database_url: Annotated[Secret, AfterValidator(_database_url)] = SecretStr("")
+    database_connections: Count = 8
+    listen_url: Annotated[Secret, AfterValidator(_listen_url)] | None = None
     listen: str = "127.0.0.1:8025"
     roles: Annotated[tuple[Role, ...], AfterValidator(_distinct), AfterValidator(_nonempty)] = tuple(Role)
     log_file: Annotated[Path | None, BeforeValidator(_empty_is_none)] = None
     log_format: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = "console"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     key_file: Path | None = None
+    blob_url: Annotated[str, AfterValidator(_blob_url)] = ""
+    blob_endpoint: Annotated[str, AfterValidator(_blob_endpoint)] | None = None
+    blob_region: Text | None = None
+    blob_access_key_id: Text | None = None
+    blob_secret_access_key: Secret | None = None
+    blob_allow_insecure: bool = False
     poll_interval_seconds: Seconds = 300
     sweep_interval_seconds: Seconds = 60
     verify_interval_seconds: Annotated[
         float, BeforeValidator(_not_bool), Field(ge=0, le=604_800, allow_inf_nan=False)
     ] = 86_400
     sync_concurrency: Count = 16
+    lease_seconds: Annotated[float, BeforeValidator(_not_bool), Field(ge=1, le=600, allow_inf_nan=False)] = 30
     host_logins_per_second: Annotated[float, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)] | None = None
     host_login_burst: Count | None = None
     host_connections: Count | None = None
     max_message_bytes: Count = 100 * 1024 * 1024
+    retention: RetentionSettings = RetentionSettings()
+    keep_events_days: Annotated[Days, BeforeValidator(_lower)] = 90
     allowed_hosts: tuple[Text, ...] = ()
 
     @field_validator("listen")
@@ -159,6 +207,29 @@ class ServiceSettings(Section):
     def _check_listen(cls, value: str) -> str:
         split_listen(value)
         return value
+
+    @model_validator(mode="after")
+    def _check_blobs(self) -> Self:
+        own = ("blob_endpoint", "blob_region", "blob_access_key_id", "blob_secret_access_key")
+        given = [name for name in own if getattr(self, name) is not None]
+        if given and (self.blob_place is None or self.blob_place.scheme != "s3"):
+            raise key_problem(given[0], "goes with a service.blob_url of s3:// only")
+        if (self.blob_access_key_id is None) != (self.blob_secret_access_key is None):
+            missing = "blob_secret_access_key" if self.blob_secret_access_key is None else "blob_access_key_id"
+            raise key_problem(missing, "is missing: the two halves of a key are given together, or none")
+        endpoint = urlsplit(self.blob_endpoint or "")
+        if endpoint.scheme == "http" and not self.blob_allow_insecure and not is_loopback(endpoint.hostname or ""):
+            raise key_problem(
+                "blob_endpoint",
+                f"would send the mail to {endpoint.hostname} in the clear; use https (only loopback hosts, or"
+                " blob_allow_insecure = true, go without)",
+            )
+        return self
+
+    @property
+    def blob_place(self) -> BlobUrl | None:
+        """``blob_url`` taken apart; None where none is given, and raw messages lie in ``data_dir``."""
+        return parse_blob_url(self.blob_url) if self.blob_url else None
 
     @property
     def listen_host(self) -> str:
@@ -244,6 +315,7 @@ class AccountSettings(Section):
     backlog: Annotated[Backlog, BeforeValidator(_lower)] = Backlog.PROCESS
     authserv_id: Text | None = None
     pool: PoolSettings = PoolSettings()
+    retention: RetentionSettings = RetentionSettings()
     imap: ImapSettings
     username: Text
     password: Secret | None = None
@@ -365,8 +437,14 @@ class DestinationSettings(Section):
 class ProcessorOverride(Section):
     """``[processors.PROCESSOR]``: overrides what the processor says of itself; None keeps its own word."""
 
-    concurrency: Count | None = None
+    concurrency: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=1000)] | None = None
+    account_concurrency: Count | None = None
+    rate_per_minute: (
+        Annotated[float, BeforeValidator(_not_bool), Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None
+    ) = None
     timeout_seconds: Seconds | None = None
+    max_attempts: Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=100)] | None = None
+    memory_bytes: Annotated[int, BeforeValidator(_not_bool), Field(ge=16 * 1024 * 1024)] | None = None
 
 
 class ProcessorsSettings(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -89,10 +90,11 @@ class BatchChanges:
     lost: int = 0
 
 
-def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, first_id: int) -> BatchChanges:
+def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, new_ids: Sequence[int]) -> BatchChanges:
+    """``new_ids`` are as many as ``stored.new_digests``."""
     changes = BatchChanges()
     added: dict[int, NewPlaceRow] = {}
-    new_ids: dict[bytes, int] = {}
+    given: dict[bytes, int] = {}
     # One word on each message's flags, or a replay would see the arrival take back what the change said.
     latest = {meta.uid: meta for meta in batch.flag_changes if meta.flags is not None}
     for arrival in batch.arrivals:
@@ -117,9 +119,9 @@ def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, fi
         else:
             digest = arrival.content.blob.sha256
             existing = stored.by_digest.get(digest)
-            message_id = existing.id if existing is not None else new_ids.get(digest, 0)
+            message_id = existing.id if existing is not None else given.get(digest, 0)
             if not message_id:
-                message_id = new_ids[digest] = first_id + len(new_ids)
+                message_id = given[digest] = new_ids[len(given)]
                 _add_message(changes, stored, arrival.content, meta, message_id, work, now, history)
                 added[meta.uid] = _place_row(stored, batch, meta, message_id, now)
                 if held is not None:

@@ -14,6 +14,7 @@ from mailmill.errors import StoreError
 from mailmill.store.dialect import MAX_ROWS
 from mailmill.store.mailboxes import Cursor, StaleBatchError, cursor_of
 from mailmill.store.message_places import Origin
+from mailmill.store.row_locks import hold_account
 from mailmill.store.sync_batch import SyncBatch
 from mailmill.store.tables import account, mailbox, message, parked, place
 
@@ -83,6 +84,7 @@ _OUTDATED = (
 
 
 async def read_state(connection: AsyncConnection, batch: SyncBatch) -> StoredState:
+    await hold_account(connection, batch.mailbox.account_id)
     head = (await connection.execute(_HEAD, {"mailbox_id": batch.mailbox.id})).first()
     _refuse_stale(head, batch)
     assert head is not None

@@ -67,7 +67,7 @@ class FolderLock:
         except BlockingIOError as error:
             raise StoreInUseError(
                 f"another mailmill service is using the data folder {path.parent}",
-                hint="stop it first; several nodes on one store need PostgreSQL, which comes with a later version",
+                hint="stop it first; several nodes need PostgreSQL (service.database_url) and a data folder each",
             ) from error
         except OSError as error:
             raise disk_error(f"cannot lock {path}", error) from error

@@ -15,6 +15,7 @@ from mailmill.store import dialect, event_log
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import NewEvent
 from mailmill.store.message_places import Origin, tombstone
+from mailmill.store.row_locks import hold_account
 from mailmill.store.tables import account, mailbox, parked, place
 from mailmill.uid_set import UidSet
 
@@ -92,6 +93,7 @@ async def apply_mailbox_list(
     selected any more holds nothing: a name that was kept for what is below it (RFC 9051 §6.3.5). An empty list is
     not believed: an account has at least an INBOX (RFC 9051 §5.1), so it only means that the server is in trouble.
     """
+    await hold_account(connection, account_id)
     tenant_id = await _tenant_of(connection, account_id)
     stored = {
         row.path: row for row in await connection.execute(select(mailbox).where(mailbox.c.account_id == account_id))
@@ -143,6 +145,7 @@ async def reset_mailbox(connection: AsyncConnection, row: MailboxRow, uid_validi
     The places of the old generation stay until `expunge_old_generation`, so that messages which reappear under new UIDs
     never look deleted in between. Nothing happens where the mailbox is in that generation already.
     """
+    await hold_account(connection, row.account_id)
     stored = (await connection.execute(_rows().where(mailbox.c.id == row.id, mailbox.c.deleted_at.is_(None)))).first()
     if stored is None:
         raise StaleBatchError("the mailbox was deleted meanwhile", mailbox=row.path)
@@ -171,6 +174,7 @@ async def expunge_old_generation(connection: AsyncConnection, row: MailboxRow, n
 
     To be called when the new generation is covered. Raises StaleBatchError where the mailbox has moved on.
     """
+    await hold_account(connection, row.account_id)
     uid_validity: int | None = await connection.scalar(
         select(mailbox.c.uid_validity).where(mailbox.c.id == row.id, mailbox.c.deleted_at.is_(None))
     )
@@ -191,6 +195,7 @@ async def keep_history(connection: AsyncConnection, account_id: int) -> None:
     """Note of mailboxes that are there but were never read that what they hold is from before: the account's first sync
     is over, and they could not be part of it. (``historical_below`` -1 until their first look.)
     """
+    await hold_account(connection, account_id)
     await connection.execute(
         update(mailbox)
         .where(mailbox.c.account_id == account_id, mailbox.c.uid_validity == 0, mailbox.c.deleted_at.is_(None))

@@ -10,13 +10,14 @@ according to the backlog policy. What happens to it afterwards (a flag, an expun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import bindparam, delete, update
+from sqlalchemy import Integer, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import StoreError
-from mailmill.store import event_log, queue
+from mailmill.store import dialect, event_log, queue
 from mailmill.store.batch_changes import BatchChanges, BlobRow, DisplacedRow, NewMessageRow, NewPlaceRow, decide
 from mailmill.store.batch_state import StoredState, read_state
 from mailmill.store.bulk_insert import BulkInsert
@@ -24,6 +25,7 @@ from mailmill.store.dialect import MAX_ROWS
 from mailmill.store.event_log import NewEvent
 from mailmill.store.mailboxes import Cursor, cursor_values, park, parked_uids
 from mailmill.store.message_places import tombstone, uid_conditions
+from mailmill.store.row_locks import hold_messages
 from mailmill.store.sync_batch import BatchOutcome, SyncBatch, WorkPlan
 from mailmill.store.tables import blob, id_block, mailbox, message, parked, place
 from mailmill.uid_set import UidSet
@@ -34,8 +36,12 @@ _TAKE_IDS = (
     .values(next_id=id_block.c.next_id + bindparam("count", type_=id_block.c.next_id.type))
     .returning(id_block.c.next_id)
 )
-# Known content keeps its first row; where these bytes lie besides is slack.
-_INSERT_BLOBS = BulkInsert[BlobRow](blob, BlobRow._fields, keep_existing=True)
+_NEXT_IDS = select(func.nextval("message_id_seq")).select_from(
+    func.generate_series(1, bindparam("count", type_=Integer))
+)
+# Known content keeps its first row; where these bytes lie besides is slack. The touch keeps that row from being
+# forgotten by a transaction that does not see our message yet (`blob_references`).
+_INSERT_BLOBS = BulkInsert[BlobRow](blob, BlobRow._fields, touch="created_at")
 _INSERT_MESSAGES = BulkInsert[NewMessageRow](message, NewMessageRow._fields)
 _INSERT_PLACES = BulkInsert[NewPlaceRow](place, NewPlaceRow._fields)
 _INSERT_DISPLACED = BulkInsert[DisplacedRow](place, DisplacedRow._fields, keep_existing=True)
@@ -57,8 +63,8 @@ async def apply_batch(connection: AsyncConnection, batch: SyncBatch, work: WorkP
     Raises StaleBatchError where the mailbox is in another generation, or deleted, or a known message is not there.
     """
     stored = await read_state(connection, batch)
-    first_id = await _take_ids(connection, stored.new_digests)
-    changes = decide(stored, batch, work, now, first_id)
+    new_ids = await _take_ids(connection, stored.new_digests)
+    changes = decide(stored, batch, work, now, new_ids)
     await _write(connection, changes, now)
     gone = await _expunge(connection, stored, batch, now)
     await event_log.append(connection, changes.events + gone)
@@ -92,24 +98,31 @@ def _forward(stored: Cursor, batch: SyncBatch) -> Cursor:
     )
 
 
-async def _take_ids(connection: AsyncConnection, count: int) -> int:
-    """The first of ``count`` message ids that nobody else gets. Rolled back with the transaction, so none is wasted."""
+async def _take_ids(connection: AsyncConnection, count: int) -> Sequence[int]:
+    """``count`` message ids, ascending, that nobody else gets.
+
+    On SQLite they go back with a transaction that is rolled back, so none is wasted. On PostgreSQL a row that all
+    batches of all nodes update would have each wait for the commit of the one before: a sequence gives them.
+    """
     if not count:
-        return 0
+        return ()
+    if dialect.is_postgresql(connection):
+        return (await connection.execute(_NEXT_IDS, {"count": count})).scalars().all()
     above: int | None = await connection.scalar(_TAKE_IDS, {"count": count})
     if above is None:
         raise StoreError("the table id_block has no row for messages", hint="restore the latest backup")
-    return above - count
+    return range(above - count, above)
 
 
 async def _write(connection: AsyncConnection, changes: BatchChanges, now: float) -> None:
-    await _INSERT_BLOBS(connection, changes.blobs)
+    await _INSERT_BLOBS(connection, sorted(changes.blobs))
     await _INSERT_MESSAGES(connection, changes.messages)
     await _INSERT_PLACES(connection, changes.places)
     await _INSERT_DISPLACED(connection, changes.displaced)
     for rows in (changes.revived_places, changes.replaced_places, changes.given_again, changes.flags):
         if rows:
             await connection.execute(_UPDATE_PLACE, rows)
+    await hold_messages(connection, {*changes.revived_messages, *(row["b_id"] for row in changes.identities)})
     if changes.identities:
         await connection.execute(update(message).where(message.c.id == bindparam("b_id")), changes.identities)
     revived = sorted(changes.revived_messages)

@@ -16,6 +16,7 @@ from mailmill.model import EventName
 from mailmill.store import event_log
 from mailmill.store.dialect import MAX_ROWS
 from mailmill.store.event_log import NewEvent
+from mailmill.store.row_locks import hold_account, hold_messages
 from mailmill.store.tables import account, mailbox, message, place
 
 
@@ -31,6 +32,7 @@ async def confirm_deleted(connection: AsyncConnection, account_id: int, orphaned
     To be called when every mailbox of the account was synced by a pass that began at ``orphaned_before``. Raises one
     messageDeleted for each, with the path it was last seen at. Tombstones from before then have done their work and go.
     """
+    await hold_account(connection, account_id)
     orphans = _ORPHANS.subquery()
     wanted = (
         select(orphans.c.message_id, account.c.tenant_id, mailbox.c.path, mailbox.c.special_use)
@@ -44,6 +46,7 @@ async def confirm_deleted(connection: AsyncConnection, account_id: int, orphaned
     rows = (await connection.execute(wanted, {"account_id": account_id})).all()
     gone = {row.message_id: row for row in reversed(rows)}
     ids = sorted(gone)
+    await hold_messages(connection, ids)
     for start in range(0, len(ids), MAX_ROWS):
         some = ids[start : start + MAX_ROWS]
         await connection.execute(update(message).where(message.c.id.in_(some)).values(deleted_at=now))

@@ -73,7 +73,11 @@ class MessageWorkRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message as stored. Dates are epoch seconds; ``deleted_at`` is set once it is gone from the server for sure."""
+    """A message as stored. Dates are epoch seconds; ``deleted_at`` is set once it is gone from the server for sure.
+
+    Once ``raw_expired_at`` is set the raw bytes are not to be had, also where another account still keeps the same:
+    ``blob`` has no segment then.
+    """
 
     id: int
     account_id: int
@@ -93,8 +97,14 @@ class MessageRow:
     stored_at: float
     processed_at: float | None
     deleted_at: float | None
+    raw_expired_at: float | None
     status: str
     blob: BlobRef
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether the store knows where its raw bytes lie, and may give them out."""
+        return bool(self.blob.segment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +312,9 @@ def _messages() -> Select[Any]:
             blob.c.size_bytes.label("blob_size_bytes"),
         )
         .join(account, account.c.id == message.c.account_id)
-        .join(blob, blob.c.sha256 == message.c.sha256)
+        .outerjoin(blob, and_(blob.c.sha256 == message.c.sha256, message.c.raw_expired_at.is_(None)))
         .join(_status, _status.c.message_id == message.c.id)
+        .where(account.c.removing_at.is_(None))
     )
 
 
@@ -386,8 +397,9 @@ def _message_row(row: Row[Any]) -> MessageRow:
         stored_at=row.stored_at,
         processed_at=row.processed_at,
         deleted_at=row.deleted_at,
+        raw_expired_at=row.raw_expired_at,
         status=row.processing_status,
-        blob=BlobRef(row.sha256, row.segment, row.offset_bytes, row.blob_size_bytes),
+        blob=BlobRef(row.sha256, row.segment or "", row.offset_bytes or 0, row.blob_size_bytes or 0),
     )
 
 

@@ -11,6 +11,7 @@ from mailmill.store import dialect, event_log
 from mailmill.store.blobs import BlobRef
 from mailmill.store.mailboxes import MailboxRow
 from mailmill.store.message_places import Origin, uid_conditions, updated
+from mailmill.store.row_locks import hold_account, hold_messages
 from mailmill.store.tables import account, blob, message, parked, place
 from mailmill.uid_set import UidSet
 
@@ -34,7 +35,7 @@ async def replace_blobs(connection: AsyncConnection, refs: Sequence[BlobRef], no
                 "size_bytes": ref.size_bytes,
                 "created_at": now,
             }
-            for ref in refs
+            for ref in sorted(refs, key=lambda ref: ref.sha256)  # rows are locked in this order
         ],
     )
 
@@ -54,6 +55,7 @@ async def retry_parked(
 
 async def revive_messages(connection: AsyncConnection, row: MailboxRow, uids: UidSet, now: float) -> None:
     """Messages that stand at ``uids`` do not count as deleted: messageUpdated ``{"added": [path]}`` for each."""
+    await hold_account(connection, row.account_id)
     tenant_id = await connection.scalar(select(account.c.tenant_id).where(account.c.id == row.account_id))
     origin = Origin(str(tenant_id), row.account_id, row.path, row.special_use)
     for condition in uid_conditions(uids):
@@ -69,6 +71,7 @@ async def revive_messages(connection: AsyncConnection, row: MailboxRow, uids: Ui
             )
         )
         found = {each.id: each.uid for each in await connection.execute(wanted)}
+        await hold_messages(connection, found)
         for some in dialect.chunks(list(found)):
             await connection.execute(update(message).where(message.c.id.in_(some)).values(deleted_at=None))
         await event_log.append(

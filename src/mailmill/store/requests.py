@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, String, and_, delete, exists, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, String, and_, delete, exists, func, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -193,11 +193,18 @@ async def add(connection: AsyncConnection, new: NewRequest, now: float) -> Reque
         "created_at": now,
         "idempotency_key": _key(new),
     }
+    once = upserting(connection, request).values(**values)
+    once = once.on_conflict_do_nothing(index_elements=["account_id", "idempotency_key"])
     try:
-        row = (await connection.execute(insert(request).values(**values).returning(request))).one()
+        row = (await connection.execute(once.returning(request))).first()
     except IntegrityError as error:
         raise NotFoundError(f"there is no account with id {new.account_id}") from error
-    return _request_row(row)
+    if row is not None:
+        return _request_row(row)
+    # Another transaction made it since we looked.
+    held = await made_before(connection, new)
+    assert held is not None
+    return held
 
 
 async def made_before(connection: AsyncConnection, new: NewRequest) -> RequestRow | None:
@@ -231,7 +238,10 @@ async def keep_blob(connection: AsyncConnection, ref: BlobRef, now: float) -> No
         "size_bytes": ref.size_bytes,
         "created_at": now,
     }
-    await connection.execute(upserting(connection, blob).values(**values).on_conflict_do_nothing())
+    adding = upserting(connection, blob).values(**values)
+    # As a batch does: known bytes keep their place, and the touch keeps them from being forgotten meanwhile.
+    touched = {"created_at": adding.excluded.created_at}
+    await connection.execute(adding.on_conflict_do_update(index_elements=["sha256"], set_=touched))
 
 
 async def get(connection: AsyncConnection, request_id: int, *, account_id: int | None = None) -> RequestRow:

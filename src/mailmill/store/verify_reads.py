@@ -1,10 +1,12 @@
 """What the store holds, read for `verify` alone: plain statements and plain file access.
 
-Law: nothing here is shared with what sync reads or writes with, so that no code vouches for itself. Nothing is written.
+Law: nothing here is shared with what sync reads or writes with, so that no code vouches for itself; of raw messages in
+an object store the bytes come through its door, and are judged here. Nothing is written.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Collection, Mapping
@@ -15,7 +17,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mailmill.errors import StorageUnavailableError, StoreError
 from mailmill.model import Flags, Uid
+from mailmill.store.blobs import BlobStore
 from mailmill.store.tables import blob, mailbox, message, parked, place
 from mailmill.uid_set import UidSet
 
@@ -23,6 +27,7 @@ from mailmill.uid_set import UidSet
 _ROWS_AT_ONCE = 10_000
 _NAMED_AT_ONCE = 500
 _PIECE_BYTES = 1024 * 1024
+_OBJECT_PIECE_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ async def stored_flags(connection: AsyncConnection, row: StoredMailbox, uids: Ui
 
 
 async def stored_contents(connection: AsyncConnection, row: StoredMailbox, uids: UidSet) -> list[StoredContent]:
-    """The contents of the living places at ``uids``."""
+    """The contents of the living places at ``uids``; left out are those whose raw bytes retention took."""
     found: list[StoredContent] = []
     listed = list(uids)
     for start in range(0, len(listed), _NAMED_AT_ONCE):
@@ -141,7 +146,11 @@ async def stored_contents(connection: AsyncConnection, row: StoredMailbox, uids:
             )
             .join(message, message.c.id == place.c.message_id)
             .outerjoin(blob, blob.c.sha256 == message.c.sha256)
-            .where(_in_mailbox(row), place.c.uid.in_(listed[start : start + _NAMED_AT_ONCE]))
+            .where(
+                _in_mailbox(row),
+                place.c.uid.in_(listed[start : start + _NAMED_AT_ONCE]),
+                message.c.raw_expired_at.is_(None),
+            )
         )
         found += [
             StoredContent(
@@ -158,21 +167,56 @@ async def stored_contents(connection: AsyncConnection, row: StoredMailbox, uids:
     return found
 
 
-def read_faults(segments: Path, contents: Collection[StoredContent]) -> dict[Uid, str]:
-    """UID → what is wrong with the stored bytes, of those that are not what their hash says. Blocks."""
-    faults: dict[Uid, str] = {}
-    for content in sorted(contents, key=lambda each: (each.segment or "", each.offset_bytes)):
-        fault = _fault(segments, content)
+async def find_faults(blobs: BlobStore, contents: Collection[StoredContent]) -> dict[Uid, str]:
+    """UID → what is wrong with the stored bytes, of those that are not what their hash says.
+
+    Raises StorageUnavailableError where nothing can be said, because no bytes can be had at all.
+    """
+    segments = blobs.segments_folder
+    faults = {each.uid: fault for each in contents if (fault := _recorded_fault(each))}
+    sound = [each for each in contents if each.uid not in faults]
+    for content in sorted(sound, key=lambda each: (each.segment or "", each.offset_bytes)):
+        if segments is None:
+            fault = await _object_fault(blobs, content)
+        else:
+            fault = await asyncio.to_thread(_file_fault, segments, content)
         if fault:
             faults[content.uid] = fault
     return faults
 
 
-def _fault(segments: Path, content: StoredContent) -> str:
+def _recorded_fault(content: StoredContent) -> str:
     if content.segment is None:
         return "no row says where its raw bytes lie"
     if content.stored_bytes != content.size_bytes:
         return f"its raw bytes are recorded with {content.stored_bytes} bytes, the message with {content.size_bytes}"
+    return ""
+
+
+async def _object_fault(blobs: BlobStore, content: StoredContent) -> str:
+    assert content.segment is not None
+    hasher = hashlib.sha256()
+    offset, end = content.offset_bytes, content.offset_bytes + content.stored_bytes
+    while offset < end:
+        try:
+            piece = await blobs.read_raw(content.segment, offset, min(end - offset, _OBJECT_PIECE_BYTES))
+        except StorageUnavailableError:
+            raise
+        except StoreError as error:
+            return error.message
+        if not piece:
+            return f"segment {content.segment} ends before its raw bytes do"
+        await asyncio.to_thread(hasher.update, piece)
+        offset += len(piece)
+    return "" if hasher.digest() == content.sha256 else _damaged(content)
+
+
+def _damaged(content: StoredContent) -> str:
+    return f"segment {content.segment} is damaged: its bytes do not have the recorded hash"
+
+
+def _file_fault(segments: Path, content: StoredContent) -> str:
+    assert content.segment is not None
     hasher = hashlib.sha256()
     left = content.stored_bytes
     try:
@@ -190,9 +234,7 @@ def _fault(segments: Path, content: StoredContent) -> str:
             os.close(descriptor)
     except OSError as error:
         return f"segment {content.segment} cannot be read: {error.strerror}"
-    if hasher.digest() != content.sha256:
-        return f"segment {content.segment} is damaged: its bytes do not have the recorded hash"
-    return ""
+    return "" if hasher.digest() == content.sha256 else _damaged(content)
 
 
 def _in_mailbox(row: StoredMailbox) -> ColumnElement[bool]:

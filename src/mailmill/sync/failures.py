@@ -18,6 +18,7 @@ from mailmill.errors import (
     PoolTimeoutError,
     ProtocolError,
     StorageFullError,
+    StorageUnavailableError,
     UnsupportedError,
 )
 
@@ -48,7 +49,7 @@ def classify(error: BaseException) -> Action:
             return Action.RECONNECT
         case CommandError() | PoolTimeoutError() | UnsupportedError():
             return Action.RETRY
-        case CertificateError() | ConnectError() | StorageFullError():
+        case CertificateError() | ConnectError() | StorageFullError() | StorageUnavailableError():
             return Action.BACK_OFF
         case _:
             return Action.BACK_OFF

@@ -31,7 +31,7 @@ from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 from mailmill.store.verify_reads import (
     StoredMailbox,
-    read_faults,
+    find_faults,
     stored_contents,
     stored_flags,
     stored_mailbox,
@@ -327,7 +327,9 @@ class _Verification:
         """Compare the bytes of some messages, on both sides; returns how many."""
         async with self._database.read() as reader:
             contents = {each.uid: each for each in await stored_contents(reader, stored, uids)}
-        faults = await asyncio.to_thread(read_faults, self._blobs.segments_folder, contents.values())
+        if not contents:
+            return 0
+        faults = await find_faults(self._blobs, contents.values())
         for uid, fault in faults.items():
             findings.add_one(GapKind.UNREADABLE, stored.path, uid, fault)
         compared = 0

@@ -20,7 +20,9 @@ results and alerts stand on it, and a server that renders mail anew at each fetc
 look.
 
 Laws: what is asked of the server is asked before (``prepare_repair``); what is written is written by the account's
-owner (``Repair.apply``), one transaction for each mailbox, with the events that sync itself would raise.
+owner (``Repair.apply``), one transaction for each mailbox, with the events that sync itself would raise. But for raw
+bytes that were fetched again: they are nobody's own, and named as soon as they are on the disk, since what nobody names
+is collected.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from mailmill.errors import ArgumentError, CommandError, NotFoundError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import MessageMeta, Uid
 from mailmill.store import repairs
-from mailmill.store.blobs import BlobRef, BlobStore
+from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 from mailmill.store.messages import StaleBatchError, SyncBatch, WorkPlan, apply_batch, get_mailbox
 from mailmill.store.verify_reads import stored_contents, stored_mailbox
@@ -67,7 +69,6 @@ class _MailboxRepair:
     revived: UidSet = field(default_factory=UidSet)
     not_uncovered: UidSet = field(default_factory=UidSet)
     flags: Sequence[MessageMeta] = ()
-    blobs: list[BlobRef] = field(default_factory=list)
     mend_cursor: bool = False
 
 
@@ -93,7 +94,6 @@ class Repair:
             plain = await stored_mailbox(connection, self._account_id, repair.path)
             if plain is None or plain.uid_validity != repair.uid_validity:
                 raise StaleBatchError("the mailbox is in another generation by now", mailbox=repair.path)
-            await repairs.replace_blobs(connection, repair.blobs, now)
             row = await get_mailbox(connection, self._account_id, repair.path)
             cursor = row.cursor
             uncovered = (cursor.uncovered | (repair.missing - plain.living)) - repair.not_uncovered
@@ -125,7 +125,7 @@ async def prepare_repair(
     lease: Callable[[str | None], AbstractAsyncContextManager[ImapConnection]],
     gaps: Iterable[Gap],
 ) -> Repair:
-    """Ask the server what the repair needs. Raw bytes fetched again are on the disk when it returns, named by nobody.
+    """Ask the server what the repair needs. Raw bytes fetched again are on the disk when it returns, and named.
 
     Raises `ImapError` and `StoreError`.
     """
@@ -184,14 +184,15 @@ async def _prepare(
                 stored = await stored_mailbox(reader, account_id, gap.path)
                 contents = await stored_contents(reader, stored, gap.uids) if stored is not None else []
             recorded = {content.uid: content.sha256 for content in contents}
-            repair.blobs += await _fetched_again(blobs, connection, recorded)
+            await _fetch_again(database, blobs, connection, recorded)
         case _:
             pass
 
 
-async def _fetched_again(blobs: BlobStore, connection: ImapConnection, recorded: dict[Uid, bytes]) -> list[BlobRef]:
-    """Where the bytes of these messages lie now, of those whose bytes on the server have the recorded hash."""
-    refs: list[BlobRef] = []
+async def _fetch_again(
+    database: Database, blobs: BlobStore, connection: ImapConnection, recorded: dict[Uid, bytes]
+) -> None:
+    """A new place for the bytes of these messages, of those whose bytes on the server have the recorded hash."""
     wanted = set(recorded.values())
     for uids in pages(UidSet(recorded), _GROUP_MESSAGES):
         bodies: list[bytes | Path] = []
@@ -201,5 +202,6 @@ async def _fetched_again(blobs: BlobStore, connection: ImapConnection, recorded:
         except CommandError as error:
             _log.info("not all could be fetched again", reason=error.message)
         stored = await blobs.put_batch(bodies)
-        refs += [ref for ref in stored if ref.sha256 in wanted]
-    return list({ref.sha256: ref for ref in refs}.values())
+        refs = {ref.sha256: ref for ref in stored if ref.sha256 in wanted}
+        async with database.write() as writer:
+            await repairs.replace_blobs(writer, list(refs.values()), time.time())

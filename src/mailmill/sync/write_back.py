@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from mailmill.errors import ArgumentError, CommandError, ImapError, StoreError, UnsupportedError
+from mailmill.errors import (
+    ArgumentError,
+    CommandError,
+    ImapError,
+    StorageUnavailableError,
+    StoreError,
+    UnsupportedError,
+)
 from mailmill.imap.connection import ImapConnection
 from mailmill.imap.replies import CopyReply
 from mailmill.model import Flags, MailboxStatus, Uid
@@ -33,6 +40,7 @@ from mailmill.uid_set import UidSet
 
 _WAKE: tuple[WakeName, ...] = ("requests",)
 _DELETED: Flags = frozenset({"\\Deleted"})
+_STORE_RETRY_SECONDS = 30.0
 _GONE_ALREADY = "it was gone already"
 _ONLY_MARKED = "marked \\Deleted, not removed: the server cannot remove single messages (no UIDPLUS)"
 
@@ -316,6 +324,10 @@ class WriteBack:
             return
         try:
             raw = await self._context.blobs.get(ref)
+        except StorageUnavailableError as error:
+            # The store is away, the upload is not: no try was made.
+            await self._wait_for_store(row, Failure(error.code, error.message, error.hint))
+            return
         except StoreError as error:
             await self._fail([(row, Failure(error.code, error.message, error.hint))])
             return
@@ -392,6 +404,12 @@ class WriteBack:
         run_at = self._context.clock() + write_plan.retry_seconds(attempts)
         async with self._context.database.write(wake=_WAKE) as writer:
             await requests.defer(writer, row, failure, run_at, attempts)
+
+    async def _wait_for_store(self, row: RequestRow, failure: Failure) -> None:
+        """Not counted as a try: an outage of the object store, however long, fails nothing for good."""
+        run_at = self._context.clock() + _STORE_RETRY_SECONDS
+        async with self._context.database.write(wake=_WAKE) as writer:
+            await requests.defer(writer, row, failure, run_at, row.attempts)
 
     async def _refused(self, row: RequestRow, error: ImapError) -> None:
         fresh = await self._fresh(row)

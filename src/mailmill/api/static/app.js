@@ -93,11 +93,13 @@ byId("logout").addEventListener("click", async () => {
 setInterval(tellAges, 1_000);
 setInterval(() => !document.hidden && reachable && refreshFigures().catch(() => {}), POLL_MS);
 
+// Its cursor is older than all that is shown after it, so nothing falls between the look that follows and the first event.
+const newestCursor = async () => (await get("/v1/status")).cursor ?? "0";
+
 async function start() {
   for (let tries = 1; ; tries += 1) {
     try {
-      // Its cursor is older than all that is shown after it, so nothing falls between the first look and the first event.
-      return (await get("/v1/status")).cursor ?? "0";
+      return await newestCursor();
     } catch (error) {
       const seconds = Math.min(15, 2 ** (tries - 1));
       lost(error, seconds);
@@ -109,4 +111,4 @@ async function start() {
 const cursor = await start();
 back();
 openFromAddress();
-follow(cursor, { onEvents, onLost: lost, onBack: back });
+follow(cursor, { restart: newestCursor, onEvents, onLost: lost, onBack: back });

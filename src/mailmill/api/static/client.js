@@ -1,10 +1,12 @@
 // Talks to the API. A session that has ended leads back to the login page.
 
 const TIMEOUT_MS = 15_000;
+const LOST_CURSOR = new Set(["cursorTooOld", "cursorAhead"]);
 
 export class ApiError extends Error {
-  constructor({ message, hint }) {
+  constructor({ code, message, hint }) {
     super(hint ? `${message}. ${hint.charAt(0).toUpperCase()}${hint.slice(1)}.` : message);
+    this.code = code;
   }
 }
 
@@ -41,8 +43,10 @@ function becomesVisible() {
  * Follows the event log from `cursor()` for as long as the page lives: `onEvents(events)` for what happened, `onLost(error,
  * seconds)` when the service cannot be reached and how long until the next try, `onBack()` when it answers again.
  * A page that nobody sees asks nothing: browsers allow few connections to one host, and every tab would hold one.
+ * It may have slept for longer than events are kept, or the database was restored meanwhile: then `restart()` gives the
+ * cursor to go on from, and `onBack()` says that all must be looked at anew.
  */
-export async function follow(start, { onEvents, onLost, onBack }) {
+export async function follow(start, { restart, onEvents, onLost, onBack }) {
   let cursor = start;
   let failures = 0;
   for (;;) {
@@ -51,6 +55,7 @@ export async function follow(start, { onEvents, onLost, onBack }) {
     const hide = () => document.hidden && hidden.abort();
     document.addEventListener("visibilitychange", hide);
     try {
+      cursor ??= await restart();
       const wait = failures ? 0 : 25;
       const answer = await get(`/v1/events?after=${encodeURIComponent(cursor)}&limit=200&wait=${wait}`, {
         timeout: 40_000,
@@ -61,7 +66,10 @@ export async function follow(start, { onEvents, onLost, onBack }) {
       failures = 0;
       if (answer.events.length) onEvents(answer.events);
     } catch (error) {
-      if (!hidden.signal.aborted) {
+      if (LOST_CURSOR.has(error.code)) {
+        cursor = null;
+        failures ||= 1; // so that being back is told
+      } else if (!hidden.signal.aborted) {
         failures += 1;
         const seconds = Math.min(15, 2 ** (failures - 1));
         onLost(error, seconds);

@@ -20,7 +20,7 @@ export function showUnreachable() {
   setText(pill, "Cannot be reached");
 }
 
-function showService({ accounts, queue, node }) {
+function showService({ accounts, queue, node, nodes = [] }) {
   const count = (...states) => states.reduce((sum, state) => sum + (accounts[state] ?? 0), 0);
   const total = Object.values(accounts).reduce((sum, value) => sum + value, 0);
   const troubled = count("authenticationError", "connectError", "disconnected");
@@ -35,8 +35,14 @@ function showService({ accounts, queue, node }) {
   pill.dataset.tone = tone;
   setText(pill, words);
   const up = (Date.now() - Date.parse(node.startedAt)) / 1000;
-  setText(byId("node"), `${node.id} · version ${node.version} · up ${span(up)}`);
+  const fleet = nodes.length > 1 ? ` · one of ${nodes.length} nodes` : "";
+  const line = byId("node");
+  setText(line, `${node.id} · version ${node.version} · up ${span(up)}${fleet}`);
+  line.title = fleet && nodes.map(nodeWords).join("\n");
 }
+
+const nodeWords = ({ id, state, shards, accounts, heartbeatAgeSeconds, roles }) =>
+  `${id}: ${state}, heard ${span(heartbeatAgeSeconds)} ago, ${plural(accounts, "account")} in ${plural(shards, "shard")} (${roles.join(", ")})`;
 
 function showVerdicts({ messages, threats }) {
   setText(byId("total"), number(messages));

@@ -28,8 +28,8 @@ export async function openMessage(account, id) {
   if (!panel.open) panel.showModal();
   history.replaceState(null, "", `#${encodeURIComponent(account)}/${encodeURIComponent(id)}`);
   try {
-    const message = await get(path);
-    if (opened === path) showMessage(message, path);
+    const [message, ledger] = await Promise.all([get(path), get(`${path}/processing`)]);
+    if (opened === path) showMessage(message, ledger, path);
   } catch (error) {
     if (opened !== path) return;
     byId("panel-subject").textContent = "This message cannot be shown";
@@ -37,10 +37,10 @@ export async function openMessage(account, id) {
   }
 }
 
-function showMessage(message, path) {
+function showMessage(message, ledger, path) {
   byId("panel-subject").textContent = message.subject || "(no subject)";
   byId("panel-body").replaceChildren(
-    ...[facts(message), work(message, path), verdict(message), text(message), attachments(message), results(message), headers(message), actions(path)].filter(Boolean),
+    ...[facts(message), work(message, ledger), verdict(message), text(message), attachments(message), results(ledger), headers(message), actions(path)].filter(Boolean),
   );
   panel.scrollTop = 0;
 }
@@ -118,8 +118,8 @@ function attachments({ attachments: files }) {
   return section(plural(files.length, "attachment"), h("ul", { class: "plain files" }, ...files.map(file)));
 }
 
-function work({ work: rows, status, id }, path) {
-  if (!rows?.length) return null;
+function work({ status, id }, { work: rows }) {
+  if (!rows.length) return null;
   const failed = rows.some((row) => row.state === "failed");
   const outcome = h("p", { class: "note", role: "status" });
   const again = async (event) => {
@@ -137,28 +137,45 @@ function work({ work: rows, status, id }, path) {
     "Processing",
     h("p", {}, h("span", { class: "pill", "data-tone": tone }, words)),
     ...rows.map((row) =>
-      h("p", { class: "note" }, `${humanise(row.processor)}: ${row.state}, attempt ${row.attempt}${row.error ? `. ${row.error}` : ""}`),
+      h(
+        "div",
+        {},
+        h("p", { class: "note" }, [`${humanise(row.processor)}, version ${row.version}: ${row.state}`, `${plural(row.attempt, "failed run")}`, row.crashes ? plural(row.crashes, "crash", "crashes") : ""].filter(Boolean).join(", ")),
+        errors(row),
+      ),
     ),
     failed ? h("div", { class: "panel-actions" }, h("button", { type: "button", class: "small", onclick: again }, "Try again"), outcome) : null,
   );
 }
 
-function results({ results: byProcessor }) {
-  const entries = Object.entries(byProcessor ?? {});
-  if (!entries.length) return null;
-  const result = ([name, { version, value, seconds, attempts }]) =>
+/** What went wrong in the runs before, oldest first. */
+function errors({ errors: rows }) {
+  if (!rows.length) return null;
+  const line = ({ at, kind, error }) => h("li", {}, h("span", { class: "muted small" }, `${exactly(at)} · ${kind}`), h("span", { class: "evidence" }, error));
+  return h("ul", { class: "plain errors" }, ...rows.map(line));
+}
+
+function results({ results: rows }) {
+  if (!rows.length) return null;
+  const result = (row) =>
     h(
       "details",
       {},
       h(
         "summary",
         {},
-        h("b", {}, humanise(name)),
-        h("span", { class: "muted small" }, [`version ${version}`, duration(seconds), attempts > 1 ? plural(attempts, "attempt") : ""].filter(Boolean).join(" · ")),
+        h("b", {}, humanise(row.processor)),
+        h(
+          "span",
+          { class: "muted small" },
+          [`version ${row.version}`, row.served ? "" : "replaced", duration(row.seconds), row.attempts > 1 ? plural(row.attempts, "run") : ""].filter(Boolean).join(" · "),
+        ),
       ),
-      h("pre", {}, typeof value === "string" ? value : JSON.stringify(value, null, 2)),
+      h("p", { class: "muted small" }, exactly(row.finishedAt)),
+      errors(row),
+      h("pre", {}, typeof row.value === "string" ? row.value : JSON.stringify(row.value, null, 2)),
     );
-  return section("Results", ...entries.map(result));
+  return section("Results", ...rows.map(result));
 }
 
 function headers({ headers: rows }) {

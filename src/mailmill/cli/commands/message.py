@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mailmill.cli.commands.ledger import show_ledger
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import moment, neutral, one_line, size
 
@@ -36,6 +37,9 @@ def read(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The message as the server gave it.")] = False,
     html: Annotated[bool, typer.Option("--html", help="The HTML text, made safe, instead of the plain one.")] = False,
+    processing: Annotated[
+        bool, typer.Option("--processing", help="What processors made of it: every version, attempt and error.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show a message: headers, verdict with its findings, summary and text."""
@@ -44,20 +48,25 @@ def read(
 
     if raw and (html or json):
         raise UsageError("--raw goes with neither --html nor --json", hint="choose one of them")
+    if processing and (raw or html):
+        raise UsageError("--processing goes with neither --raw nor --html", hint="choose one of them")
     invocation = invocation_of(context)
     output = invocation.output()
 
     async def work(client: ServiceClient, _settings: Settings) -> JsonObject | bytes:
         found = await _find(client, account, message_id)
-        if not raw:
-            return found
-        return await client.get_bytes(route("account", str(found["account"]), "message", message_id, "source"))
+        place = ("account", str(found["account"]), "message", message_id)
+        if processing:
+            return await client.get(route(*place, "processing"))
+        return await client.get_bytes(route(*place, "source")) if raw else found
 
     answer = invocation.call(work)
     if isinstance(answer, bytes):
         _write_raw(output, answer)
     elif json:
         output.json(answer)
+    elif processing:
+        show_ledger(output, answer)
     elif html:
         output.text(answer["text"].get("html") or "")
     else:

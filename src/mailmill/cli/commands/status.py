@@ -86,6 +86,9 @@ def show(output: Output, figures: JsonObject, accounts: list[JsonObject], *, ser
         return
     output.fields(fields(figures, service_runs=service_runs))
     output.line("")
+    if is_fleet(figures):
+        output.table(node_columns(), node_rows(figures), empty="no nodes")
+        output.line("")
     output.table(account_columns(), account_rows(accounts), empty="no accounts")
 
 
@@ -100,6 +103,8 @@ def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bo
     for name, values in fields_in_parts(figures, service_runs=service_runs):
         grid.add_row(Text(name, style="dim"), Text.assemble(*(as_text(value) for value in values)))
     parts: list[RenderableType] = [grid]
+    if is_fleet(figures):
+        parts += [Text(), rich_table(node_columns(), node_rows(figures), width)]
     if accounts:
         worst_first = sorted(accounts, key=lambda each: (not str(each["state"]).endswith("Error"), each["account"]))
         parts += [Text(), rich_table(account_columns(), account_rows(worst_first[:MOST_ACCOUNTS]), width)]
@@ -125,6 +130,8 @@ def fields_in_parts(figures: JsonObject, *, service_runs: bool) -> list[tuple[st
     if service_runs:
         about += f" · up {_up(node.get('startedAt'))} · {', '.join(node.get('roles', ()))}"
     waits: list[Value] = [Cell(f" · oldest waits {duration(queue['oldestSeconds'])}")] if queue["pending"] else []
+    if queue["paused"]:
+        waits.append(Cell(f" · paused: {', '.join(queue['paused'])}", "yellow"))
     return [
         ("Service", [runs, Cell(about, "dim")]),
         ("Accounts", _counts(figures["accounts"], hide_zero=True) or [Cell("none", "dim")]),
@@ -154,6 +161,44 @@ def _in_brackets(parts: list[Value]) -> list[Value]:
 
 def _up(started_at: str | None) -> str:
     return ago(started_at, time.time()).removesuffix(" ago")
+
+
+def is_fleet(figures: JsonObject) -> bool:
+    """Whether there are nodes besides the one that answers."""
+    return len(figures.get("nodes", ())) > 1
+
+
+def node_columns() -> tuple[Any, ...]:
+    from mailmill.cli.output import Column
+
+    return (
+        Column("Node", shrinks=True),
+        Column("State"),
+        Column("Heard", "right"),
+        Column("Shards", "right"),
+        Column("Accounts", "right"),
+        Column("Up", "right"),
+        Column("Roles"),
+    )
+
+
+def node_rows(figures: JsonObject) -> list[tuple[Value, ...]]:
+    """A row per node, the one that answers in bold."""
+    from mailmill.cli.output import Cell, stated
+
+    here = figures["node"]["id"]
+    return [
+        (
+            Cell(each["id"], "bold" if each["id"] == here else ""),
+            stated(each["state"]),
+            f"{duration(each['heartbeatAgeSeconds'])} ago",
+            each["shards"],
+            each["accounts"],
+            _up(each.get("startedAt")),
+            ", ".join(each["roles"]) or "a command",
+        )
+        for each in figures["nodes"]
+    ]
 
 
 def account_columns() -> tuple[Any, ...]:

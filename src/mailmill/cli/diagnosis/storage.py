@@ -25,17 +25,8 @@ def look(settings: Settings, *, service_runs: bool) -> list[Check]:
     if settings.service.log_file is not None:
         checks.append(_log_file(settings.service.log_file))
     url = settings.service.database_url.get_secret_value()
-    if url.startswith(SQLITE):
+    if url.startswith(SQLITE):  # of the other: `postgres`
         checks.append(sqlite_database(Path(url.removeprefix(SQLITE).partition("?")[0]), data_dir))
-    else:
-        checks.append(
-            fail(
-                "Database",
-                "this version keeps its data in SQLite only",
-                "leave service.database_url out; PostgreSQL comes with a later version",
-                "configuration",
-            )
-        )
     checks.append(master_key(settings))
     return checks
 
