@@ -59,7 +59,7 @@ async def measure(stage: Stage) -> Result:
         return Samples.of([value(each) for each in measured[f"{size:,}"]], unit)
 
     def cost(size: int) -> Samples:
-        return of(size, "µs", lambda ended: max(0.0, ended.wall_seconds - no_op) / size * 1e6)
+        return of(size, "µs", lambda ended: max(1e-9, ended.wall_seconds - no_op) / size * 1e6)
 
     smallest, largest = sizes[0], sizes[-1]
     lines = [Line(f"peak memory, {size:,} messages", of(size, "MB", _peak), Goal("under", 250, "MB")) for size in sizes]
