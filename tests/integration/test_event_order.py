@@ -14,6 +14,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from harness.patience import eventually
 from mailmill.errors import StoreError
 from mailmill.model import EventName
 from mailmill.store import event_log, sequencer
@@ -149,7 +150,8 @@ async def test_several_nodes_number_side_by_side(
             with contextlib.suppress(ZeroDivisionError):
                 async with node.write() as connection:
                     await append(connection, number)
-                    await asyncio.sleep(chance.random() * 0.005)  # so that commits overtake each other
+                    for _ in range(chance.randrange(6)):  # so that commits overtake each other
+                        await connection.execute(select(1))
                     if undone:
                         raise ZeroDivisionError
                 committed.append(number)
@@ -223,7 +225,7 @@ async def test_without_its_lock_numbering_fails_and_gives_no_number_twice(engine
 async def number_unlocked(connection: AsyncConnection) -> None:
     """`sequencer.number` on a connection that is told that it has the lock."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequencer, "_LOCK", func.nullif(1, 1))  # a lock of no number is none
+        patch.setattr(sequencer, "_LOCK", None)  # a lock of no number is none
         await sequencer.number(connection)
 
 
@@ -232,10 +234,14 @@ async def blocked(engine: AsyncEngine) -> None:
     waits = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
-    async with asyncio.timeout(10), engine.connect() as connection:
-        while not await connection.scalar(waits):
+    async with engine.connect() as connection:
+
+        async def waiting() -> int:
             await connection.rollback()
-            await asyncio.sleep(0.005)
+            found: int = await connection.scalar(waits)
+            return found
+
+        await eventually(waiting)
 
 
 async def test_what_a_closing_node_still_owes_is_numbered(open_node: Opening, engine: AsyncEngine) -> None:

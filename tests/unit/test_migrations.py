@@ -212,6 +212,7 @@ async def test_code_of_a_version_before_starts_on_the_new_schema_where_that_says
     """A node that is not upgraded yet may be restarted, and an upgrade may be taken back."""
     async with open_database(data_dir, database_url) as database, database.write() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9998'"))
+        await connection.execute(text("DELETE FROM setting WHERE name = :name"), {"name": migrate.OLDEST_CODE})
     with pytest.raises(StoreError, match="cannot be brought to this version"):
         async with open_database(data_dir, database_url):
             pass
@@ -234,8 +235,15 @@ REMOVING = {
     "batch_alter_table", "create_check_constraint", "create_unique_constraint", "create_foreign_key",
 }  # fmt: skip
 
-ALLOWED: dict[tuple[str, str], str] = {}
-"""(file, call) → the release from which on nothing used it: two releases after that it may go."""
+_ONE_PROCESS = "on SQLite, where no code of another version has the file open"
+ALLOWED: dict[tuple[str, str], str] = {
+    ("0004_lean_queue.py", "op.execute(f'DROP INDEX {index}')"): "an index: code without it is right, and slower",
+    ("0004_lean_queue.py", "op.execute('DROP VIEW email_status')"): _ONE_PROCESS,
+    ("0004_lean_queue.py", "op.execute(f'ALTER TABLE {table} RENAME TO old_{table}')"): _ONE_PROCESS,
+    ("0004_lean_queue.py", "op.execute(f'DROP TABLE old_{table}')"): _ONE_PROCESS,
+}
+"""(file, call) → why it may: of what code uses, the release from which on none did; two releases after that it may go.
+"""
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:

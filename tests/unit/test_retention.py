@@ -401,7 +401,7 @@ async def test_all_that_is_its_own_goes_and_nothing_that_is_shared(
     own = {"account": 1, "mailbox": 2, "event": events - 1}  # accountDeleted is told
     await filled(store)
     assert {name for name, rows in (await rows_per_table(store.database)).items() if rows > with_other[name]} == {
-        "blob", "message", "place", "parked", "work", "result", "event", "delivery", "request"
+        "blob", "message", "place", "parked", "lane", "work", "result", "event", "delivery", "request"
     }  # fmt: skip
 
     marked = await mark(store)

@@ -1,3 +1,7 @@
+"""The door to the database, and what is SQLite's own: one writer, one process, files, disk. PostgreSQL's own is in
+`test_store_writers` and `test_postgres_connections`.
+"""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, insert, select, text, update
+from sqlalchemy import Connection, create_engine, event, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from store_mail import open_database
 
+from harness import stores
 from mailmill.errors import ConfigurationError, StorageFullError, StoreError, StoreInUseError
 from mailmill.model import EventName
 from mailmill.store import event_log, migrate
@@ -25,13 +30,15 @@ EVENT = NewEvent("default", EventName.ACCOUNT_ADDED, 1.0)
 
 @pytest.fixture
 async def database(data_dir: Path) -> AsyncIterator[Database]:
-    async with open_database(data_dir) as opened:
-        yield opened
+    opened = await stores.open_database(data_dir)
+    yield opened
+    await opened.close()
 
 
 async def names(database: Database) -> list[str]:
     async with database.read() as connection:
-        return list((await connection.execute(select(setting.c.name).order_by(setting.c.name))).scalars())
+        written = select(setting.c.name).where(setting.c.name != migrate.OLDEST_CODE).order_by(setting.c.name)
+        return list((await connection.execute(written)).scalars())
 
 
 def on_writer(database: Database, name: str, action: Callable[[], object], *, statement: str = "") -> None:
@@ -128,15 +135,17 @@ async def test_the_writer_is_durable_and_readers_cannot_write(database: Database
             await connection.execute(insert(setting).values(name="a", value=""))
 
 
+@pytest.mark.both_databases
 async def test_a_reader_sees_one_snapshot(database: Database) -> None:
     async with database.read() as reader:
-        assert (await reader.execute(select(setting))).all() == []
+        assert (await reader.execute(select(setting).where(setting.c.name == "a"))).all() == []
         async with database.write() as connection:
             await connection.execute(insert(setting).values(name="a", value=""))
-        assert (await reader.execute(select(setting))).all() == []
+        assert (await reader.execute(select(setting).where(setting.c.name == "a"))).all() == []
     assert await names(database) == ["a"]
 
 
+@pytest.mark.both_databases
 async def test_an_exception_rolls_back(database: Database) -> None:
     with pytest.raises(KeyError):
         async with database.write() as connection:
@@ -161,6 +170,7 @@ async def test_writers_take_turns_in_order(database: Database) -> None:
     assert order == list(range(10))
 
 
+@pytest.mark.both_databases
 async def test_a_cancelled_write_leaves_nothing_and_frees_the_writer(database: Database) -> None:
     inside = asyncio.Event()
 
@@ -181,8 +191,7 @@ async def test_a_cancelled_write_leaves_nothing_and_frees_the_writer(database: D
     assert await names(database) == ["b"]
 
 
-@pytest.mark.parametrize("statement", ["BEGIN", "INSERT"])
-async def test_a_statement_cut_by_a_cancellation_keeps_the_connection(database: Database, statement: str) -> None:
+async def test_a_statement_cut_by_a_cancellation_keeps_the_connection(database: Database) -> None:
     async with database.write() as connection:
         before = (await connection.get_raw_connection()).driver_connection
 
@@ -192,12 +201,49 @@ async def test_a_statement_cut_by_a_cancellation_keeps_the_connection(database: 
 
     task = asyncio.create_task(write())
 
-    on_writer(database, "before_cursor_execute", task.cancel, statement=statement)
+    on_writer(database, "before_cursor_execute", task.cancel, statement="INSERT")
     with pytest.raises(asyncio.CancelledError):
         await task
     async with database.write() as connection:
         assert (await connection.get_raw_connection()).driver_connection is before
     assert await names(database) == []
+
+
+async def test_a_visit_cut_by_a_cancellation_is_made_to_its_end_and_rolled_back(database: Database) -> None:
+    loop = asyncio.get_running_loop()
+    visits = []
+
+    def visit(blocking: Connection) -> None:
+        loop.call_soon_threadsafe(task.cancel)
+        for name in ("a", "b"):
+            blocking.execute(insert(setting).values(name=name, value=""))
+        visits.append(blocking.scalar(select(func.count()).select_from(setting).where(setting.c.name.in_(("a", "b")))))
+
+    async def write() -> None:
+        async with database.write() as connection:
+            await connection.run_sync(visit)
+            await connection.run_sync(visit)
+
+    task = asyncio.create_task(write())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert visits == [2]
+    assert await names(database) == []
+
+
+async def test_a_visit_sees_its_transaction_and_raises_what_went_wrong(database: Database) -> None:
+    def visit(blocking: Connection) -> list[str]:
+        blocking.execute(insert(setting).values(name="b", value=""))
+        return list(blocking.scalars(select(setting.c.name).where(setting.c.name.in_(("a", "b"))).order_by("name")))
+
+    async with database.write() as connection:
+        await connection.execute(insert(setting).values(name="a", value=""))
+        assert await connection.run_sync(visit) == ["a", "b"]
+    with pytest.raises(StoreError, match="UNIQUE"):
+        async with database.write() as connection:
+            await connection.execute(insert(setting).values(name="c", value=""))
+            await connection.run_sync(visit)
+    assert await names(database) == ["a", "b"]
 
 
 async def test_a_cancellation_during_the_commit_comes_after_it(database: Database) -> None:
@@ -241,6 +287,7 @@ async def test_a_driver_error_can_be_handled_within_the_block(database: Database
         await _write_name(database, "a")
 
 
+@pytest.mark.both_databases
 async def test_an_error_shows_no_values(database: Database) -> None:
     """Values are mail: an error's text goes into logs and answers."""
     with pytest.raises(StoreError) as failed:
@@ -352,4 +399,5 @@ async def test_a_store_of_a_newer_version_is_left_alone(data_dir: Path) -> None:
 def _become_newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("DELETE FROM setting WHERE name = ?", (migrate.OLDEST_CODE,))
         connection.commit()

@@ -74,6 +74,47 @@ async def test_a_rollback_visits_only_where_there_is_something_to_roll_back(tmp_
         assert await cursor.fetchall() == [(0,)]
 
 
+async def test_a_transaction_begins_in_the_visit_of_its_first_statement(tmp_path: Path):
+    async with _opened(tmp_path) as connection, connection.cursor() as cursor:
+        connection.begin_by("BEGIN IMMEDIATE")
+        await connection.commit()
+        connection.begin_by("BEGIN IMMEDIATE")
+        await connection.rollback()
+        assert (connection.visits, connection.in_transaction) == (0, False)
+        connection.begin_by("BEGIN IMMEDIATE")
+        await cursor.execute("INSERT INTO t (b) VALUES ('x')")
+        assert (connection.visits, connection.in_transaction) == (1, True)
+        await connection.commit()
+        assert (connection.visits, connection.in_transaction) == (2, False)
+
+
+async def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path):
+    async with _opened(tmp_path) as connection, connection.cursor() as cursor:
+        await cursor.execute("PRAGMA foreign_keys=ON")
+        await cursor.execute("CREATE TABLE child (of INTEGER REFERENCES t (a) DEFERRABLE INITIALLY DEFERRED)")
+        connection.begin_by("BEGIN")
+        await cursor.execute("INSERT INTO child VALUES (99)")
+        with pytest.raises(sqlite3.IntegrityError):
+            await connection.commit()
+        assert not connection.in_transaction
+        await cursor.execute("SELECT count(*) FROM child")
+        assert await cursor.fetchall() == [(0,)]
+
+
+async def test_what_follows_a_transaction_that_sqlite_ended_does_not_stand_for_itself(tmp_path: Path):
+    async with _opened(tmp_path) as connection, connection.cursor() as cursor:
+        await cursor.execute("PRAGMA max_page_count=2")
+        connection.begin_by("BEGIN")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            await cursor.execute("INSERT INTO t (b) VALUES (zeroblob(100000))")
+        for step in (cursor.execute("INSERT INTO t (b) VALUES ('x')"), connection.commit()):
+            with pytest.raises(sqlite3.OperationalError, match="rolled back"):
+                await step
+        await connection.rollback()
+        await cursor.execute("SELECT count(*) FROM t")
+        assert await cursor.fetchall() == [(0,)]
+
+
 async def test_errors_are_sqlites_own(tmp_path: Path):
     async with _opened(tmp_path) as connection, connection.cursor() as cursor:
         with pytest.raises(sqlite3.OperationalError, match="no such table"):

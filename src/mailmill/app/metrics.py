@@ -260,7 +260,7 @@ class Metrics:
                 oldest.add_metric([each.processor, each.state], each.oldest_seconds)
         quarantined = GaugeMetricFamily(
             "mailmill_queue_quarantined",
-            "Failed work whose workers died again and again.",
+            "Failed work that had killed a worker.",
             labels=["processor"],
         )
         for processor, count in snapshot.quarantined.items():

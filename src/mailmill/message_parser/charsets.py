@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from charset_normalizer import from_bytes
-
 _LABELS: Final[dict[str, str]] = {
     # codec: labels, each lower case and without '-', '_', ' ' and ':'
     "utf-8": "utf8 unicode11utf8 unicode20utf8 xunicode20utf8 cp65001 utf8mb4 utf",
@@ -158,6 +156,9 @@ def _detect(data: bytes) -> str | None:
     # A few quotes and accents in mostly ASCII text are windows-1252; the detector would as soon say windows-1250.
     if len(sample.translate(None, _ASCII)) * 25 < len(sample):
         return "cp1252"
+    # Loaded when the first mail needs it: its tables take three megabytes, and most mail says what it is.
+    from charset_normalizer import from_bytes
+
     lines = [line for line in sample.split(b"\n") if not line.isascii()]
     try:
         best = from_bytes(b"\n".join(lines)[:DETECTION_BYTES], steps=3, chunk_size=256, cp_isolation=_GUESSES).best()

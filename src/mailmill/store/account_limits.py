@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, select, update
 
 from mailmill.store import dialect
-from mailmill.store.queue_claims import claimable, not_paused, take
+from mailmill.store.queue_claims import claimable, not_paused, recheck, take
 from mailmill.store.tables import processor as operated
 from mailmill.store.tables import work
 from mailmill.store.work_state import PROCESSING, THROTTLED
@@ -69,6 +69,7 @@ async def claim_limited(
     if limit < 1:
         return claims, False
     free = claimable(processor, version, crashed=crashed)
+    still = recheck(processor, version, crashed=crashed)
     for _ in range(_LOOKS):
         wanted = 1 if crashed else limit - len(claims)
         looked_at = max(wanted, _LOOKED_AT)
@@ -88,9 +89,9 @@ async def claim_limited(
         busy = await _in_processing(connection, processor, accounts)
         chosen, over = share(accounts, busy, account_limit=account_limit, wanted=wanted)
         for some in dialect.chunks([head[index].message_id for index in over]):
-            await connection.execute(update(work).where(*free, work.c.message_id.in_(some)).values(state="throttled"))
+            await connection.execute(update(work).where(*still, work.c.message_id.in_(some)).values(state="throttled"))
         for some in dialect.chunks([head[index].message_id for index in chosen]):
-            rows = [*free, work.c.message_id.in_(some)]
+            rows = [*still, work.c.message_id.in_(some)]
             claims += await take(connection, rows, worker_id, version, deadline_seconds, now)
         if len(head) < looked_at:
             return claims, False

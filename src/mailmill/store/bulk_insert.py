@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Column, Select, String, Table, Text, bindparam, func, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import ARRAY, Connection, Select, Table, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import TypeEngine
 
 from mailmill.store import dialect
+from mailmill.store.given_rows import element
 
 RowType = TypeVar("RowType", bound=tuple[Any, ...])
 
@@ -51,15 +50,20 @@ class BulkInsert(Generic[RowType]):
         self._compiled: dict[str, str] = {}
 
     async def __call__(self, connection: AsyncConnection, rows: Sequence[RowType]) -> None:
+        if rows:
+            await connection.run_sync(self.insert, rows)
+
+    def insert(self, connection: Connection, rows: Sequence[RowType]) -> None:
+        """As calling it, within ``run_sync``."""
         if not rows:
             return
         statement = self._statement(connection)
         if dialect.is_postgresql(connection):
-            await connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
+            connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
         else:
-            await connection.exec_driver_sql(statement, list(rows))
+            connection.exec_driver_sql(statement, list(rows))
 
-    def _statement(self, connection: AsyncConnection) -> str:
+    def _statement(self, connection: Connection) -> str:
         statement = self._compiled.get(connection.dialect.name)
         if statement is None:
             adding = dialect.insert(connection, self._table)
@@ -80,11 +84,6 @@ class BulkInsert(Generic[RowType]):
         return statement
 
     def _from_arrays(self) -> Select[Any]:
-        arrays = [bindparam(name, type_=postgresql.ARRAY(_element(self._table.c[name]))) for name in self._columns]
+        arrays = [bindparam(name, type_=ARRAY(element(self._table.c[name]))) for name in self._columns]
         given = func.unnest(*arrays).table_valued(*self._columns, name="given").render_derived()
         return select(*given.c)
-
-
-def _element(column: Column[Any]) -> TypeEngine[Any]:
-    """A cast to VARCHAR(40) cuts what is longer; as TEXT it is for the column to refuse."""
-    return Text() if isinstance(column.type, String) else column.type

@@ -105,17 +105,22 @@ class InsertWatch:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._touched: WeakKeyDictionary[Connection, set[WakeName]] = WeakKeyDictionary()
-        event.listen(engine.sync_engine, "after_cursor_execute", self._notice)
+        event.listen(engine.sync_engine, "after_cursor_execute", self._listen)
 
-    def touched(self, connection: AsyncConnection) -> Collection[WakeName]:
+    def take(self, connection: AsyncConnection) -> Collection[WakeName]:
+        """What the transaction that ends on ``connection`` asks for; the next one begins with nothing."""
         sync_connection = connection.sync_connection
-        return self._touched.get(sync_connection, ()) if sync_connection is not None else ()
+        return self._touched.pop(sync_connection, ()) if sync_connection is not None else ()
 
-    def _notice(self, connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+    def notice(self, connection: Connection, statement: str) -> None:
+        """``statement`` was executed in the transaction of ``connection``."""
         if statement.startswith(_INSERT):
             name = _WAKING_TABLES.get(statement[len(_INSERT) :].split(" ", 1)[0])
             if name is not None:
                 self._touched.setdefault(connection, set()).add(name)
+
+    def _listen(self, connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        self.notice(connection, statement)
 
 
 async def uncut(work: Coroutine[Any, Any, _Result]) -> _Result:

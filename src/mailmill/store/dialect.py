@@ -14,8 +14,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, FromClause, Select, Table
+    from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    AnyConnection = AsyncConnection | Connection
 
 MAX_ROWS = 500
 """Rows that one statement names by value: SQLite allows 32,766 variables (999 before 3.32)."""
@@ -29,12 +31,12 @@ def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
         yield rows[start : start + MAX_ROWS]
 
 
-def is_postgresql(connection: AsyncConnection) -> bool:
+def is_postgresql(connection: AnyConnection) -> bool:
     """True where rows are locked one by one; on SQLite the one writer's transaction is the lock."""
     return connection.dialect.name == "postgresql"
 
 
-def now(connection: AsyncConnection) -> ColumnElement[float]:
+def now(connection: AnyConnection) -> ColumnElement[float]:
     """The database's clock as it runs, in seconds since the epoch: what nodes whose own clocks differ agree on.
 
     It moves within a transaction. SQLite has one process, so there the clock is that process's own.
@@ -46,27 +48,33 @@ def now(connection: AsyncConnection) -> ColumnElement[float]:
     return literal(time.time(), Float)
 
 
-def insert(connection: AsyncConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
+async def read_now(connection: AsyncConnection) -> float:
+    """What `now` says at this moment."""
+    read: float = (await connection.execute(select(now(connection)))).scalar_one()
+    return read
+
+
+def insert(connection: AnyConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
     return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
 
 
-def skip_locked(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+def skip_locked(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Lock the rows that are free and pass over those that another transaction holds."""
     return rows.with_for_update(skip_locked=True, of=of) if is_postgresql(connection) else rows
 
 
-def lock(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+def lock(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Lock the rows against change until the transaction ends, waiting for whoever holds them."""
     return rows.with_for_update(of=of, key_share=True) if is_postgresql(connection) else rows
 
 
-def lock_out(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+def lock_out(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Lock the rows that are free against everybody, `lock_shared` included, and pass over the others."""
     return rows.with_for_update(skip_locked=True, of=of) if is_postgresql(connection) else rows
 
 
-def lock_shared(connection: AsyncConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
+def lock_shared(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Keep the rows from being locked out until the transaction ends. Any number may; an UPDATE of other than the key
     goes on meanwhile.
     """

@@ -33,7 +33,7 @@ from mailmill.store.tables import event
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Column, Row
+    from sqlalchemy import Column, Connection, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 DEFAULT_TENANT = "default"
@@ -89,9 +89,13 @@ _insert = BulkInsert[tuple[Any, ...]](
 
 async def append(connection: AsyncConnection, events: Sequence[NewEvent]) -> None:
     """Append ``events`` in their order, inside the caller's transaction."""
-    if not events:
-        return
-    await _insert(
+    if events:
+        await connection.run_sync(append_within, events)
+
+
+def append_within(connection: Connection, events: Sequence[NewEvent]) -> None:
+    """:func:`append`, within ``run_sync``."""
+    _insert.insert(
         connection,
         [
             (

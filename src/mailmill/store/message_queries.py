@@ -14,7 +14,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, String, and_, column, exists, func, or_, select, table, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    and_,
+    column,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    table,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -343,7 +357,8 @@ def _filters(account_id: int | None, status: str | None, verdict: str | None) ->
 def _newest(processor: str) -> ColumnElement[bool]:
     newer = result.alias("newer")
     return and_(
-        result.c.processor == processor,
+        # As a literal: which partial index covers it cannot be told from a parameter.
+        result.c.processor == literal_column(f"'{processor}'"),
         ~exists().where(
             newer.c.message_id == result.c.message_id,
             newer.c.processor == processor,

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from mailmill.errors import StoreError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision in ``migrations/versions`` (a test compares)."""
 
 OLDEST_CODE = "schema_oldest_code"

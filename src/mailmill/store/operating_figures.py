@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, literal, literal_column, select, union_all
 
 from mailmill.store import dialect, event_log, marks
-from mailmill.store.queue_rows import BACKLOG, MAX_CRASHES
+from mailmill.store.queue_rows import BACKLOG
 from mailmill.store.tables import delivery, event, work
 from mailmill.store.work_state import FAILED, NOT_PENDING, PENDING, PROCESSING
 
@@ -92,9 +92,9 @@ async def depths(connection: AsyncConnection) -> list[Depth]:
 
 
 async def quarantined(connection: AsyncConnection) -> dict[str, int]:
-    """Processor → rows that were failed because their workers died again and again."""
+    """Processor → failed rows that had killed a worker, or a child that they were run in after that."""
     rows = await connection.execute(
-        select(work.c.processor, func.count()).where(FAILED, work.c.crashes > MAX_CRASHES).group_by(work.c.processor)
+        select(work.c.processor, func.count()).where(FAILED, work.c.crashes > 0).group_by(work.c.processor)
     )
     return {row[0]: row[1] for row in rows}
 

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 
 from mailmill.store import dialect
 from mailmill.store.account_limits import claim_limited, let_in, let_in_all, take_turns
 from mailmill.store.bulk_insert import BulkInsert
-from mailmill.store.fair_order import read_tags
+from mailmill.store.fair_order import Tags, read_tags
 from mailmill.store.queue_claims import claim, crashed_processors, release, release_all, release_unknown
 from mailmill.store.queue_liveness import heartbeat, reap, retire
 from mailmill.store.queue_operation import drop, drop_unconfigured, retry
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from mailmill.store.fair_order import Lane
 
 __all__ = [
     "BACKLOG",
@@ -111,13 +113,19 @@ _insert_work: Final = BulkInsert[tuple[Any, ...]](
 )
 
 
-async def enqueue(connection: AsyncConnection, rows: Sequence[NewWork], now: float) -> None:
-    """Add ``rows`` as pending, in their order; a message's row for a processor that is there already stays as it is."""
+async def enqueue(
+    connection: AsyncConnection, rows: Sequence[NewWork], now: float, *, tags: Tags | None = None
+) -> None:
+    """Add ``rows`` as pending, in their order; a message's row for a processor that is there already stays as it is.
+
+    ``tags``: where the transaction has read them, for these rows and others.
+    """
     if not rows:
         return
     # A row that is dropped and queued again must not meet the fences of its former life.
     first_fence = int(now * 1_000_000)
-    tags = await read_tags(connection, ((row.processor, row.priority, row.account_id) for row in rows), now)
+    if tags is None:
+        tags = await read_tags(connection, ((lane_of(row), row.message_id) for row in rows), now)
     await _insert_work(
         connection,
         [
@@ -129,7 +137,7 @@ async def enqueue(connection: AsyncConnection, rows: Sequence[NewWork], now: flo
                 row.shard,
                 "pending",
                 row.priority,
-                tags.next((row.processor, row.priority, row.account_id)),
+                tags.next(lane_of(row)),
                 now,
                 first_fence,
                 now,
@@ -139,6 +147,10 @@ async def enqueue(connection: AsyncConnection, rows: Sequence[NewWork], now: flo
     )
 
 
+def lane_of(row: NewWork) -> Lane:
+    return row.processor, row.priority, row.account_id
+
+
 async def promote_due(connection: AsyncConnection, now: Moment) -> tuple[int, float | None]:
     """Make the waiting rows whose time has come pending.
 
@@ -146,8 +158,10 @@ async def promote_due(connection: AsyncConnection, now: Moment) -> tuple[int, fl
     """
     is_due = (WAITING, work.c.run_at <= moment(now))
     # Nodes do this at the same time: rows that another one is at are left to it, or two could wait for each other.
-    due = dialect.skip_locked(connection, select(work.c.message_id).where(*is_due), of=work).cte("due")
-    these = work.c.message_id.in_(select(due.c.message_id))
+    due = dialect.skip_locked(connection, select(work.c.message_id, work.c.processor).where(*is_due), of=work).cte(
+        "due"
+    )
+    these = tuple_(work.c.message_id, work.c.processor).in_(select(due.c.message_id, due.c.processor))
     due_now = update(work).where(*is_due, these).values(state="pending").returning(work.c.message_id)
     came_due = (await connection.execute(due_now)).all()
     due_in: float | None = await connection.scalar(select(func.min(work.c.run_at) - moment(now)).where(WAITING))

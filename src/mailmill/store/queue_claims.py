@@ -7,29 +7,31 @@ them (:mod:`mailmill.store.account_limits`), and rows that crashed are few.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import exists, literal_column, select, update
+from sqlalchemy import BindParameter, Float, Integer, bindparam, exists, literal_column, select, update
 
 from mailmill.store import dialect
-from mailmill.store.queue_rows import Claim, held, holding, moment
+from mailmill.store.queue_rows import KEY, Claim, held, key, moment
+from mailmill.store.row_changes import RowChanges
 from mailmill.store.statement import Statement
 from mailmill.store.tables import processor as operated
 from mailmill.store.tables import work
-from mailmill.store.work_state import CRASHED, PENDING, PROCESSING
+from mailmill.store.work_state import CRASHED, PENDING, PENDING_BY_KEY, PROCESSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy import ColumnElement, Connection, Update
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from mailmill.store.queue_rows import Moment
 
 
-_RELEASE: Final = Statement(
-    lambda connection: update(work).where(held(connection)).values(state="pending", worker_id="", deadline_at=0)
+_RELEASE: Final = RowChanges(
+    lambda _connection, given: update(work).where(held(given)).values(state="pending", worker_id="", deadline_at=0),
+    **KEY,
 )
 
 
@@ -55,6 +57,27 @@ async def claim(
     """
     if limit < 1:
         return []
+    own_clock = _own_clock(now)
+    return await connection.run_sync(
+        _claim,
+        _CLAIM[crashed, version is not None, own_clock is not None],
+        processor=processor,
+        version=version,
+        holder=worker_id,
+        limit=1 if crashed else limit,
+        now=own_clock,
+        deadline_seconds=deadline_seconds,
+    )
+
+
+def _claim(connection: Connection, statement: Statement, /, **parameters: Any) -> list[Claim]:
+    return _claims(statement.rows(connection, **parameters))
+
+
+def _claiming(connection: Connection, *, crashed: bool, of_version: bool, own_clock: bool) -> Update:
+    """The statement of :func:`claim`. ``own_clock``: the time is given (else it is the database's)."""
+    version = bindparam("version", type_=Integer) if of_version else None
+    processor = bindparam("processor", type_=work.c.processor.type)
     free = claimable(processor, version, crashed=crashed)
     # The locking SELECT stands in a CTE of its own: PostgreSQL never inlines one, so it runs once and LIMIT holds.
     head = dialect.skip_locked(
@@ -62,24 +85,65 @@ async def claim(
         select(work.c.message_id)
         .where(*free, not_paused(processor))
         .order_by(work.c.priority, work.c.vt)
-        .limit(1 if crashed else limit),
+        .limit(bindparam("limit", type_=Integer)),
         of=work,
     ).cte("head")
     chosen = work.c.message_id.in_(select(head.c.message_id))
-    return await take(connection, [*free, chosen], worker_id, version, deadline_seconds, now)
+    still = recheck(processor, version, crashed=crashed)
+    now: ColumnElement[float] = bindparam("now", type_=Float) if own_clock else dialect.now(connection)
+    return _taking([*still, chosen], version, now)
 
 
-def claimable(processor: str, version: int | None, *, crashed: bool) -> list[ColumnElement[bool]]:
-    """What is true of a row that may be claimed: said twice in a claim, since rows change hands between the two."""
-    free = [CRASHED if crashed else PENDING, work.c.processor == processor]
-    if not crashed:
-        free.append(work.c.crashes == literal_column("0"))
+def _claim_statement(*, crashed: bool, of_version: bool, own_clock: bool) -> Statement:
+    return Statement(
+        lambda connection: _claiming(connection, crashed=crashed, of_version=of_version, own_clock=own_clock)
+    )
+
+
+_CLAIM: Final = {
+    (crashed, of_version, own_clock): _claim_statement(crashed=crashed, of_version=of_version, own_clock=own_clock)
+    for crashed in (False, True)
+    for of_version in (False, True)
+    for own_clock in (False, True)
+}
+
+
+def _own_clock(now: Moment) -> float | None:
+    """``now`` where it is a number; None where it is the database's clock."""
+    if isinstance(now, int | float):
+        return now
+    return now.effective_value if isinstance(now, BindParameter) else None
+
+
+def claimable(
+    processor: str | ColumnElement[str], version: int | ColumnElement[int] | None, *, crashed: bool
+) -> list[ColumnElement[bool]]:
+    """What is true of a row that may be claimed, in words that lead to the head of its lane."""
+    return [CRASHED if crashed else PENDING, *_suited(processor, version, crashed=crashed)]
+
+
+def recheck(
+    processor: str | ColumnElement[str], version: int | ColumnElement[int] | None, *, crashed: bool
+) -> list[ColumnElement[bool]]:
+    """The same once more, of rows named by their key as they are when they are taken: rows change hands in between.
+
+    In words that no index serves but the key's: with statistics from when the queue was short, PostgreSQL would walk
+    the whole lane for each row.
+    """
+    return [PENDING_BY_KEY, *_suited(processor, version, crashed=crashed)]
+
+
+def _suited(
+    processor: str | ColumnElement[str], version: int | ColumnElement[int] | None, *, crashed: bool
+) -> list[ColumnElement[bool]]:
+    none: ColumnElement[int] = literal_column("0")
+    suited = [work.c.processor == processor, work.c.crashes > none if crashed else work.c.crashes == none]
     if version is not None:
-        free.append(work.c.version <= version)
-    return free
+        suited.append(work.c.version <= version)
+    return suited
 
 
-def not_paused(processor: str) -> ColumnElement[bool]:
+def not_paused(processor: str | ColumnElement[str]) -> ColumnElement[bool]:
     """No row says that an operator paused it: looked up once for each claim, so a pause holds from its commit on."""
     return ~exists().where(operated.c.name == processor, operated.c.paused_at.is_not(None))
 
@@ -93,37 +157,33 @@ async def take(
     now: Moment,
 ) -> list[Claim]:
     """Raise the fence of ``rows`` for this worker; what it then holds, in fair order."""
-    answer = await connection.execute(
+    parameters = {"holder": worker_id, "deadline_seconds": deadline_seconds}
+    answer = await connection.execute(_taking(rows, version, moment(now)), parameters)
+    return _claims(answer.all())
+
+
+def _taking(
+    rows: Sequence[ColumnElement[bool]], version: int | ColumnElement[int] | None, now: ColumnElement[float]
+) -> Update:
+    return (
         update(work)
         .where(*rows)
         .values(
             state="processing",
             fence=work.c.fence + 1,
-            worker_id=worker_id,
-            deadline_at=moment(now) + deadline_seconds,
+            worker_id=bindparam("holder", type_=work.c.worker_id.type),
+            deadline_at=now + bindparam("deadline_seconds", type_=Float),
             **({} if version is None else {"version": version}),
         )
-        .returning(
-            work.c.message_id,
-            work.c.account_id,
-            work.c.processor,
-            work.c.version,
-            work.c.attempt,
-            work.c.crashes,
-            work.c.fence,
-            work.c.enqueued_at,
-            work.c.priority,
-            work.c.errors,
-            work.c.vt,
-        )
+        .returning(*(work.c[name] for name in Claim._fields), work.c.vt)
     )
-    # Fetched at once: to iterate over the answer is a call down to the driver for each row.
-    taken = sorted(answer.all(), key=_by_turn)
-    return [Claim(*row[:-1]) for row in taken]
 
 
-def _by_turn(row: Row[Any]) -> tuple[int, float]:
-    return row.priority, row.vt
+def _claims(rows: Sequence[Any]) -> list[Claim]:
+    return [Claim._make(row[:-1]) for row in sorted(rows, key=_TURN)]
+
+
+_TURN: Final = itemgetter(Claim._fields.index("priority"), -1)
 
 
 async def crashed_processors(connection: AsyncConnection, names: Sequence[str]) -> frozenset[str]:
@@ -138,10 +198,12 @@ async def crashed_processors(connection: AsyncConnection, names: Sequence[str]) 
 
 async def release(connection: AsyncConnection, worker_id: str, claims: Sequence[Claim]) -> int:
     """Give back claims that were not run; they count neither as an attempt nor as a crash."""
-    released = 0
-    for some in dialect.chunks(claims):
-        released += await _RELEASE.count(connection, **holding(connection, worker_id, some))
-    return released
+    return await connection.run_sync(_release, worker_id, claims)
+
+
+def _release(connection: Connection, worker_id: str, claims: Sequence[Claim]) -> int:
+    keys = [key(claim) for claim in claims]
+    return sum(len(_RELEASE(connection, some, holder=worker_id)) for some in dialect.chunks(keys))
 
 
 async def release_unknown(connection: AsyncConnection, worker_id: str, known: Iterable[Claim]) -> int:
@@ -151,8 +213,8 @@ async def release_unknown(connection: AsyncConnection, worker_id: str, known: It
     """
     fences = {(claim.message_id, claim.processor, claim.fence) for claim in known}
     its_own = PROCESSING & (work.c.worker_id == worker_id)
-    columns = [work.c[field.name] for field in fields(Claim)]
-    claims = [Claim(*row) for row in (await connection.execute(select(*columns).where(its_own))).all()]
+    columns = [work.c[name] for name in Claim._fields]
+    claims = [Claim._make(row) for row in (await connection.execute(select(*columns).where(its_own))).all()]
     unknown = [claim for claim in claims if (claim.message_id, claim.processor, claim.fence) not in fences]
     return await release(connection, worker_id, unknown)
 

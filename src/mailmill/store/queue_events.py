@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import Float, bindparam, func, insert, literal, select, true
 
 from mailmill.model import EventName
 from mailmill.store import dialect
@@ -12,13 +12,12 @@ from mailmill.store.event_log import NewEvent
 from mailmill.store.given_rows import GivenRows
 from mailmill.store.queue_rows import BACKLOG, MAX_ERROR_CHARACTERS
 from mailmill.store.statement import Statement
-from mailmill.store.tables import account, mailbox, message, place
+from mailmill.store.tables import account, event, mailbox, message, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Select
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy import Column, ColumnElement, Connection, Insert, Select
 
     from mailmill.store.queue_rows import Claim
 
@@ -33,13 +32,13 @@ class Scene(NamedTuple):
     special_use: str | None
 
 
-def _scenes(connection: AsyncConnection) -> Select[Any]:
-    given = select(_MESSAGES.table(connection).c.id)
-    living = (
-        select(place.c.message_id, func.min(place.c.mailbox_id).label("mailbox_id"))
-        .where(place.c.message_id.in_(given), place.c.expunged_at.is_(None))
-        .group_by(place.c.message_id)
-        .subquery("living")
+def _scenes(connection: Connection) -> Select[Any]:
+    """By message: the columns of a :class:`Scene`, after its id."""
+    given = _MESSAGES.table(connection)
+    first_place = (
+        select(func.min(place.c.mailbox_id))
+        .where(place.c.message_id == message.c.id, place.c.expunged_at.is_(None))
+        .scalar_subquery()
     )
     return (
         select(
@@ -51,24 +50,49 @@ def _scenes(connection: AsyncConnection) -> Select[Any]:
             mailbox.c.special_use,
         )
         .join(account, account.c.id == message.c.account_id)
-        .outerjoin(living, living.c.message_id == message.c.id)
-        .outerjoin(mailbox, mailbox.c.id == living.c.mailbox_id)
-        .where(message.c.id.in_(given))
+        .outerjoin(mailbox, mailbox.c.id == first_place)
+        .where(message.c.id.in_(select(given.c.id)))
     )
+
+
+def _told_processed(connection: Connection, *, past: bool) -> Insert:
+    scene = _scenes(connection).order_by(message.c.id).subquery("scene")
+    columns: dict[Column[Any], ColumnElement[Any]] = {
+        event.c.tenant_id: scene.c.tenant_id,
+        event.c.event: literal(str(EventName.MESSAGE_PROCESSED)),
+        event.c.account_id: scene.c.account_id,
+        event.c.path: scene.c.path,
+        event.c.special_use: scene.c.special_use,
+        event.c.message_id: scene.c.id,
+        event.c.historical: true() if past else scene.c.historical,
+        event.c.data: literal("{}"),
+        event.c.created_at: bindparam("at", type_=Float),
+    }
+    # Ids ascend with the messages'.
+    return insert(event).from_select(list(columns), select(*columns.values()).order_by(scene.c.id))
 
 
 _MESSAGES: Final = GivenRows("messages", message.c.id)
 _SCENES: Final = Statement(_scenes)
+_PROCESSED: Final = Statement(lambda connection: _told_processed(connection, past=False))
+_PROCESSED_AGAIN: Final = Statement(lambda connection: _told_processed(connection, past=True))
 
 
-async def scenes(connection: AsyncConnection, message_ids: Iterable[int]) -> dict[int, Scene]:
+def scenes(connection: Connection, message_ids: Iterable[int]) -> dict[int, Scene]:
     """Whose the messages are, and a mailbox each is in now."""
     found: dict[int, Scene] = {}
     for some in dialect.chunks(sorted(message_ids)):
-        rows = await _SCENES.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]))
+        rows = _SCENES.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]))
         for message_id, tenant_id, account_id, historical, path, special_use in rows:
             found[message_id] = Scene(tenant_id, account_id, bool(historical), path, special_use)
     return found
+
+
+def tell_processed(connection: Connection, message_ids: Sequence[int], now: float, *, past: bool = False) -> None:
+    """Append ``messageProcessed`` for these messages, in the order of their ids, as far as they are there."""
+    statement = _PROCESSED_AGAIN if past else _PROCESSED
+    for some in dialect.chunks(message_ids):
+        statement.count(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]), at=now)
 
 
 def is_past(claim: Claim) -> bool:
@@ -100,13 +124,6 @@ def about(
         historical=scene.historical or past,
         data=data,
     )
-
-
-def processed(
-    scenes: dict[int, Scene], message_ids: Iterable[int], now: float, *, past: bool = False
-) -> list[NewEvent]:
-    events = (about(scenes, each, EventName.MESSAGE_PROCESSED, now, {}, past=past) for each in message_ids)
-    return [event for event in events if event is not None]
 
 
 def failed(scenes: dict[int, Scene], of: Claim, error: str, now: float) -> NewEvent | None:

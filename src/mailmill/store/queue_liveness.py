@@ -82,7 +82,7 @@ async def _take_back(connection: AsyncConnection, rows: Sequence[Row[Any]], told
     given_up: list[tuple[Claim, str]] = []
     changes = []
     for row in rows:
-        claim, crashes = Claim(*tuple(row)[:-1]), row.crashes + 1
+        claim, crashes = Claim._make(row[:-1]), row.crashes + 1
         reason = _TOO_LONG if row.too_late else _DIED
         failed = crashes > MAX_CRASHES
         if failed:
@@ -112,6 +112,6 @@ async def _take_back(connection: AsyncConnection, rows: Sequence[Row[Any]], told
         changes,
     )
     if given_up:
-        scenes = await queue_events.scenes(connection, {claim.message_id for claim, _ in given_up})
+        scenes = await connection.run_sync(queue_events.scenes, {claim.message_id for claim, _ in given_up})
         events = [queue_events.failed(scenes, claim, error, told_at) for claim, error in given_up]
         await event_log.append(connection, [event for event in events if event is not None])

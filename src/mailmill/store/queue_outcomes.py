@@ -6,6 +6,7 @@ message's mark) is written for those rows alone, in the same transaction.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Float, bindparam, delete, exists, func, select, update
@@ -15,6 +16,7 @@ from mailmill.store import dialect, event_log, queue_events, work_errors
 from mailmill.store.bulk_insert import BulkInsert
 from mailmill.store.given_rows import GivenRows
 from mailmill.store.queue_rows import (
+    KEY,
     MAX_ERROR_CHARACTERS,
     Claim,
     Failed,
@@ -22,9 +24,9 @@ from mailmill.store.queue_rows import (
     FinishReport,
     Key,
     held,
-    holding,
     key,
 )
+from mailmill.store.row_changes import RowChanges
 from mailmill.store.statement import Statement
 from mailmill.store.tables import message, result, work
 from mailmill.store.work_errors import WorkError
@@ -32,42 +34,46 @@ from mailmill.store.work_errors import WorkError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Connection, Update
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 _MESSAGES: Final = GivenRows("messages", message.c.id)
 
-_TAKE_OUT: Final = Statement(
-    lambda connection: delete(work).where(held(connection)).returning(work.c.message_id, work.c.processor, work.c.fence)
+_TAKE_OUT: Final = RowChanges(lambda _connection, given: delete(work).where(held(given)), **KEY)
+_SET_BACK: Final = RowChanges(
+    lambda connection, given: (
+        update(work)
+        .where(held(given))
+        .values(
+            state=given.state,
+            # Without a wait it is failed: when it would have been tried again stays as it was.
+            run_at=func.coalesce(_now(connection) + given.wait, work.c.run_at),
+            last_error=given.last_error,
+            errors=given.errors,
+            attempt=work.c.attempt + 1,
+            worker_id="",
+            deadline_at=0,
+        )
+    ),
+    **KEY,
+    state=work.c.state,
+    wait=work.c.run_at,
+    last_error=work.c.last_error,
+    errors=work.c.errors,
 )
 _INSERT_RESULTS: Final = BulkInsert[tuple[Any, ...]](
     result,
     ("message_id", "processor", "version", "value", "attempts", "seconds", "finished_at", "errors"),
     replace=True,
 )
-_LOCK_HELD: Final = Statement(
-    lambda connection: dialect.lock(
-        connection, select(work.c.message_id, work.c.processor, work.c.fence).where(held(connection)), of=work
-    )
-)
 _LOCK_MESSAGES: Final = Statement(
     lambda connection: dialect.lock(
         connection, select(message.c.id).where(_given(connection)).order_by(message.c.id), of=message
     )
 )
-_MARK_PROCESSED: Final = Statement(
-    lambda connection: (
-        update(message)
-        .where(
-            _given(connection),
-            message.c.processed_at.is_(None),
-            ~exists().where(work.c.message_id == message.c.id),
-        )
-        .values(processed_at=bindparam("at", type_=Float))
-        .returning(message.c.id)
-    )
-)
+_MARK_PROCESSED: Final = Statement(lambda connection: _marking(connection, again=False))
+_MARK_PROCESSED_AGAIN: Final = Statement(lambda connection: _marking(connection, again=True))
 
 
 async def finish(
@@ -78,22 +84,33 @@ async def finish(
     Statements, each for up to :data:`dialect.MAX_ROWS` rows, in this order:
 
     1. PostgreSQL: the messages of all claims are locked, before their work as everywhere.
-    2. DELETE of the work rows that are done, under the fence: what it returns is what counts from here on.
+    2. DELETE of the work rows that are done, under the fence: what goes is what counts from here on.
     3. INSERT of their results; a result of the same version is replaced (a rerun).
-    4. Failures only: SELECT under the fence, locked, then UPDATE to waiting or failed.
-    5. UPDATE of the messages that have no work left.
-    6. SELECT of whose these messages are and where they lie, then INSERT of their events.
+    4. Failures only: UPDATE to waiting or failed, under the fence.
+    5. What results announce and what is given up: SELECT of whose these messages are and where they lie, then INSERT of
+       their events.
+    6. UPDATE of the messages that have no work left, and INSERT of their events.
+
+    On SQLite all of it is one visit to the writer's thread.
     """
+    return await connection.run_sync(_finish, worker_id, finished, failed, now)
+
+
+def _finish(
+    connection: Connection, worker_id: str, finished: Sequence[Finished], failed: Sequence[Failed], now: float
+) -> FinishReport:
     claims = [*(done.claim for done in finished), *(failure.claim for failure in failed)]
-    await lock_messages(connection, sorted({claim.message_id for claim in claims}))
-    rows_gone = await _take_out(connection, worker_id, [done.claim for done in finished])
+    _lock_messages(connection, sorted({claim.message_id for claim in claims}))
+    rows_gone = _take_out(connection, worker_id, [done.claim for done in finished])
     recorded = [done for done in finished if key(done.claim) in rows_gone]
-    await _record_results(connection, recorded, now)
-    set_back = await _set_back(connection, worker_id, failed, now)
-    processed_ids = await mark_processed(connection, sorted({done.claim.message_id for done in recorded}), now)
+    _record_results(connection, recorded, now)
+    set_back = _set_back(connection, worker_id, failed, now)
+    _tell(connection, recorded, set_back, now)
+    processed_ids = _mark(connection, _MARK_PROCESSED, sorted({done.claim.message_id for done in recorded}), now)
     past_ids = {done.claim.message_id for done in recorded if queue_events.is_past(done.claim)}
-    again_ids = await _mark_processed_again(connection, sorted(past_ids.difference(processed_ids)), now)
-    await _tell(connection, recorded, set_back, processed_ids, again_ids, now)
+    again_ids = _mark(connection, _MARK_PROCESSED_AGAIN, sorted(past_ids.difference(processed_ids)), now)
+    queue_events.tell_processed(connection, processed_ids, now)
+    queue_events.tell_processed(connection, again_ids, now, past=True)
     return FinishReport(
         recorded=len(recorded) + len(set_back),
         stale=len(finished) + len(failed) - len(recorded) - len(set_back),
@@ -107,9 +124,13 @@ async def lock_messages(connection: AsyncConnection, message_ids: Sequence[int])
     Two workers may finish the last two rows of a message at once, each seeing the other's row still there. Whoever gets
     the message's lock second looks after the first has committed. On SQLite the one writer's transaction is the lock.
     """
+    await connection.run_sync(_lock_messages, message_ids)
+
+
+def _lock_messages(connection: Connection, message_ids: Sequence[int]) -> None:
     if dialect.is_postgresql(connection):
         for some in dialect.chunks(message_ids):
-            await _LOCK_MESSAGES.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]))
+            _LOCK_MESSAGES.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]))
 
 
 async def mark_processed(connection: AsyncConnection, message_ids: Sequence[int], now: float) -> list[int]:
@@ -117,59 +138,45 @@ async def mark_processed(connection: AsyncConnection, message_ids: Sequence[int]
 
     To be called after :func:`lock_messages` was given them.
     """
-    processed: list[int] = []
+    return await connection.run_sync(_mark, _MARK_PROCESSED, message_ids, now)
+
+
+def _mark(connection: Connection, statement: Statement, message_ids: Sequence[int], now: float) -> list[int]:
+    marked: list[int] = []
     for some in dialect.chunks(message_ids):
         ids = _MESSAGES.parameters(connection, [(each,) for each in some])
-        rows = await _MARK_PROCESSED.rows(connection, **ids, at=now)
-        processed += sorted(row[0] for row in rows)
-    return processed
+        marked += sorted(row[0] for row in statement.rows(connection, **ids, at=now))
+    return marked
 
 
-def _given(connection: AsyncConnection) -> ColumnElement[bool]:
+def _marking(connection: Connection, *, again: bool) -> Update:
+    """Mark given messages that no work row is left for: for the first time, or ``again``."""
+    before = message.c.processed_at.is_not(None) if again else message.c.processed_at.is_(None)
+    return (
+        update(message)
+        .where(_given(connection), before, ~exists().where(work.c.message_id == message.c.id))
+        .values(processed_at=bindparam("at", type_=Float))
+        .returning(message.c.id)
+    )
+
+
+def _given(connection: Connection) -> ColumnElement[bool]:
     return message.c.id.in_(select(_MESSAGES.table(connection).c.id))
 
 
-async def _mark_processed_again(connection: AsyncConnection, message_ids: Sequence[int], now: float) -> list[int]:
-    """Of messages that had been processed before, those that no work row is left for; returns their ids in order.
-
-    To be called after :func:`lock_messages` was given them.
-    """
-    processed: list[int] = []
-    for some in dialect.chunks(message_ids):
-        rows = await connection.execute(
-            update(message)
-            .where(
-                message.c.id.in_(some),
-                message.c.processed_at.is_not(None),
-                ~exists().where(work.c.message_id == message.c.id),
-            )
-            .values(processed_at=now)
-            .returning(message.c.id)
-        )
-        processed += sorted(rows.scalars())
-    return processed
+def _now(connection: Connection) -> ColumnElement[float]:
+    """The database's clock; on SQLite, which has none of its own, a parameter."""
+    return dialect.now(connection) if dialect.is_postgresql(connection) else bindparam("now", type_=Float)
 
 
-async def _tell(
-    connection: AsyncConnection,
-    recorded: Sequence[Finished],
-    set_back: Sequence[Failed],
-    processed_ids: Sequence[int],
-    again_ids: Sequence[int],
-    now: float,
-) -> None:
-    """The events of one finish: what results announce, what is given up, what is processed (for the first time, or
-    again, which is history).
-    """
+def _tell(connection: Connection, recorded: Sequence[Finished], set_back: Sequence[Failed], now: float) -> None:
+    """The events of single outcomes: what results announce, what is given up."""
     announced = [(done.claim, name) for done in recorded for name in done.announce]
     given_up = [failure for failure in set_back if failure.retry_after_seconds is None]
-    scenes = await queue_events.scenes(
-        connection,
-        {claim.message_id for claim, _ in announced}
-        | {failure.claim.message_id for failure in given_up}
-        | set(processed_ids)
-        | set(again_ids),
-    )
+    if not announced and not given_up:
+        return
+    concerned = [*(claim for claim, _ in announced), *(failure.claim for failure in given_up)]
+    scenes = queue_events.scenes(connection, {claim.message_id for claim in concerned})
     events = [
         queue_events.about(
             scenes,
@@ -182,22 +189,19 @@ async def _tell(
         for claim, name in announced
     ]
     events += [queue_events.failed(scenes, failure.claim, failure.error, now) for failure in given_up]
-    told = [event for event in events if event is not None]
-    told += queue_events.processed(scenes, processed_ids, now)
-    told += queue_events.processed(scenes, again_ids, now, past=True)
-    await event_log.append(connection, told)
+    event_log.append_within(connection, [event for event in events if event is not None])
 
 
-async def _take_out(connection: AsyncConnection, worker_id: str, claims: Sequence[Claim]) -> set[Key]:
+def _take_out(connection: Connection, worker_id: str, claims: Sequence[Claim]) -> set[Key]:
     gone: set[Key] = set()
-    for some in dialect.chunks(claims):
-        rows = await _TAKE_OUT.rows(connection, **holding(connection, worker_id, some))
-        gone.update(map(Key._make, rows))
+    keys = [key(claim) for claim in claims]
+    for some in dialect.chunks(keys):
+        gone.update(_TAKE_OUT(connection, some, holder=worker_id))
     return gone
 
 
-async def _record_results(connection: AsyncConnection, recorded: Sequence[Finished], now: float) -> None:
-    await _INSERT_RESULTS(
+def _record_results(connection: Connection, recorded: Sequence[Finished], now: float) -> None:
+    _INSERT_RESULTS.insert(
         connection,
         [
             (
@@ -215,37 +219,20 @@ async def _record_results(connection: AsyncConnection, recorded: Sequence[Finish
     )
 
 
-async def _set_back(connection: AsyncConnection, worker_id: str, failed: Sequence[Failed], now: float) -> list[Failed]:
+def _set_back(connection: Connection, worker_id: str, failed: Sequence[Failed], now: float) -> list[Failed]:
     """Write failures to the rows that are still held; returns those that were."""
-    still_held: list[Failed] = []
+    set_back: list[Failed] = []
     for some in dialect.chunks(failed):
-        rows = await _LOCK_HELD.rows(connection, **holding(connection, worker_id, [failure.claim for failure in some]))
-        keys = set(map(Key._make, rows))
-        mine = [failure for failure in some if key(failure.claim) in keys]
-        if mine:
-            await connection.execute(
-                update(work)
-                .where(work.c.message_id == bindparam("of_message"), work.c.processor == bindparam("of_processor"))
-                .values(
-                    state=bindparam("to_state"),
-                    run_at=func.coalesce(dialect.now(connection) + bindparam("wait", type_=Float), work.c.run_at),
-                    last_error=bindparam("error"),
-                    errors=bindparam("all_errors"),
-                    attempt=work.c.attempt + 1,
-                    worker_id="",
-                    deadline_at=0,
-                ),
-                [
-                    {
-                        "of_message": failure.claim.message_id,
-                        "of_processor": failure.claim.processor,
-                        "to_state": "failed" if failure.retry_after_seconds is None else "waiting",
-                        "wait": failure.retry_after_seconds,
-                        "error": dialect.storable(failure.error[:MAX_ERROR_CHARACTERS]),
-                        "all_errors": work_errors.added(failure.claim.errors, WorkError(now, "attempt", failure.error)),
-                    }
-                    for failure in mine
-                ],
+        rows = [
+            (
+                *key(failure.claim),
+                "failed" if failure.retry_after_seconds is None else "waiting",
+                failure.retry_after_seconds,
+                dialect.storable(failure.error[:MAX_ERROR_CHARACTERS]),
+                work_errors.added(failure.claim.errors, WorkError(now, "attempt", failure.error)),
             )
-        still_held += mine
-    return still_held
+            for failure in some
+        ]
+        written = {row[:3] for row in _SET_BACK(connection, rows, holder=worker_id, now=time.time())}
+        set_back += [failure for failure in some if key(failure.claim) in written]
+    return set_back

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Float, and_, bindparam, literal, select, tuple_
+from sqlalchemy import ColumnElement, Float, and_, bindparam, literal
 
-from mailmill.store import dialect
-from mailmill.store.given_rows import GivenRows
 from mailmill.store.tables import work
 from mailmill.store.work_state import PROCESSING_BY_KEY
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
 NEW_MAIL: Final = 0
 BACKLOG: Final = 10
@@ -42,8 +35,7 @@ class NewWork:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A row that a worker holds. ``attempt`` counts the failures so far: 0 on the first run.
 
     ``errors`` is the list of them as the row holds it (:mod:`mailmill.store.work_errors`); nobody else adds to it
@@ -103,28 +95,22 @@ def key(of: Claim) -> Key:
     return Key(of.message_id, of.processor, of.fence)
 
 
-_CLAIMS: Final = GivenRows("claims", work.c.message_id, work.c.processor, work.c.fence)
+KEY: Final = {"message_id": work.c.message_id, "processor": work.c.processor, "fence": work.c.fence}
+"""The values of a :class:`Key`, as :class:`mailmill.store.row_changes.RowChanges` is told of them."""
 
 
-def held(connection: AsyncConnection) -> ColumnElement[bool]:
-    """The fence: true of the rows that are as their claims left them. Its parameters are those of :func:`holding`."""
-    claimed = _CLAIMS.table(connection)
-    fenced = tuple_(work.c.message_id, work.c.processor, work.c.fence)
-    fence = and_(
-        fenced.in_(select(claimed.c.message_id, claimed.c.processor, claimed.c.fence)),
+def held(given: Any) -> ColumnElement[bool]:
+    """The fence: true of the row of a given :class:`Key` where it is as its claim left it.
+
+    Its worker's name is the parameter ``holder``.
+    """
+    return and_(
+        work.c.message_id == given.message_id,
+        work.c.processor == given.processor,
+        work.c.fence == given.fence,
         PROCESSING_BY_KEY,
-        work.c.worker_id == bindparam("holder"),
+        work.c.worker_id == bindparam("holder", type_=work.c.worker_id.type),
     )
-    if dialect.is_postgresql(connection):
-        return fence
-    # Says no more, but SQLite finds no index for a row value that the key does not cover.
-    return and_(work.c.message_id.in_(select(claimed.c.message_id)), fence)
-
-
-def holding(connection: AsyncConnection, worker_id: str, claims: Sequence[Claim]) -> Mapping[str, Any]:
-    """What a statement with :func:`held` in it is executed with. There must be a claim."""
-    keys = [(claim.message_id, claim.processor, claim.fence) for claim in claims]
-    return {**_CLAIMS.parameters(connection, keys), "holder": worker_id}
 
 
 def moment(now: Moment) -> ColumnElement[float]:

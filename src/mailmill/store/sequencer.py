@@ -22,18 +22,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
-from sqlalchemy import BigInteger, any_, cast, func, select, update
+from sqlalchemy import BigInteger, Text, any_, bindparam, cast, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from mailmill.errors import MailmillError
 from mailmill.store import dialect, event_log, marks
+from mailmill.store.statement import Statement
 from mailmill.store.tables import event
 from mailmill.store.wakeups import Subscription
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from mailmill.store.database import Database
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 BATCH: Final = 500
 """Events numbered by one statement."""
+
+APART_SECONDS: Final = 0.01
+"""Between the beginnings of two turns that hints ask for."""
 
 POLL_SECONDS: Final = 1.0
 RECENT_IDS: Final = 5_000
@@ -72,19 +77,22 @@ async def number(connection: AsyncConnection, *, limit: int = BATCH, above_id: i
     """Number up to ``limit`` committed events, in the order of their ids, in a transaction that does nothing else."""
     if not dialect.is_postgresql(connection):
         return Numbered(0, 0)
-    await connection.execute(
-        select(
-            func.set_config("idle_in_transaction_session_timeout", f"{_HELD_SECONDS}s", True),
-            # Plans are kept, also those that were made when the table was empty.
-            func.set_config("enable_seqscan", "off", True),
-            func.pg_advisory_xact_lock(_LOCK),
-        )
-    )
+    return await connection.run_sync(_number, limit, above_id)
+
+
+def _number(connection: Connection, limit: int, above_id: int) -> Numbered:
+    _TAKE_TURN.rows(connection, held=f"{_HELD_SECONDS}s", lock=_LOCK)
+    [row] = _NUMBER.rows(connection, limit=limit, above_id=above_id)
+    return Numbered(*row)
+
+
+def _numbering() -> Select[Any]:
     newest = select(func.max(event.c.seq)).scalar_subquery()
     taken = marks.column(marks.TAKEN)
     start = select(func.greatest(func.coalesce(newest, 0), marks.column(marks.REMOVED), taken)).scalar_subquery()
     unnumbered = event.c.seq.is_(None)
-    first = select(event.c.id).where(unnumbered, event.c.id > above_id).order_by(event.c.id).limit(limit).subquery()
+    above, limit = bindparam("above_id", type_=BigInteger), bindparam("limit", type_=BigInteger)
+    first = select(event.c.id).where(unnumbered, event.c.id > above).order_by(event.c.id).limit(limit).subquery()
     found = select(func.array_agg(aggregate_order_by(first.c.id, first.c.id)).label("ids")).cte("found")
     # An array and no join: however wrong the planner is about how many are unnumbered, it looks each up by its id.
     ids = cast(select(found.c.ids).scalar_subquery(), ARRAY(BigInteger))
@@ -96,8 +104,18 @@ async def number(connection: AsyncConnection, *, limit: int = BATCH, above_id: i
         .returning(event.c.id)
         .cte("numbered")
     )
-    row = (await connection.execute(select(func.count(), func.coalesce(func.max(numbered.c.id), 0)))).one()
-    return Numbered(*row)
+    return select(func.count(), func.coalesce(func.max(numbered.c.id), 0))
+
+
+_TAKE_TURN: Final = Statement(
+    lambda _connection: select(
+        func.set_config("idle_in_transaction_session_timeout", bindparam("held", type_=Text), literal(value=True)),
+        # Plans are kept, also those that were made when the table was empty.
+        func.set_config("enable_seqscan", "off", literal(value=True)),
+        func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger)),
+    )
+)
+_NUMBER: Final = Statement(lambda _connection: _numbering())
 
 
 class Sequencer:
@@ -159,6 +177,9 @@ class Sequencer:
                 pause = POLL_SECONDS * random.uniform(0.7, 1.3)  # noqa: S311 - jitter
                 all_at = clock() + max(pause, (clock() - began) / _SCAN_SHARE)
             hinted = await self._stirred.wait(max(0.0, all_at - clock()))
+            if hinted:
+                # Under load a turn serves many transactions; where the last one is long over it comes at once.
+                await asyncio.sleep(began + APART_SECONDS - clock())
 
     async def _look(self, *, look_at_all: bool, hinted: bool) -> Numbered:
         if not hinted:

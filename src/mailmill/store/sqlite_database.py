@@ -14,14 +14,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import URL, event, make_url
+from sqlalchemy import Connection as SyncConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -52,6 +53,7 @@ class SqliteDatabase(Database):
         self._folder_lock = lock
         self._turn = asyncio.Lock()  # asyncio's lock is FIFO
         self._inserts = InsertWatch(writer)
+        self._kept: _UncutConnection | None = None
 
     @classmethod
     async def connect(cls, url: str, *, data_dir: Path, readers: int) -> SqliteDatabase:
@@ -71,20 +73,26 @@ class SqliteDatabase(Database):
         began = time.monotonic()
         async with self._turn:
             with _translated():
-                connection = _UncutConnection(self._writer)
+                # Kept from one transaction to the next while all goes well.
+                connection, self._kept = self._kept, None
+                if connection is None:
+                    connection = _UncutConnection(self._writer, self._inserts.notice)
                 try:
-                    await uncut(connection.start())
-                    await uncut(connection.begin().start())
+                    if connection.sync_connection is None:
+                        await uncut(connection.start())
+                    await connection.begin()
                     yield connection
                     try:
                         await uncut(connection.commit())
                     finally:
                         # A cancelled commit may stand; a hint for nothing does no harm.
-                        self.wake.notify({*self._inserts.touched(connection), *wake})
+                        self.wake.notify({*self._inserts.take(connection), *wake})
+                    self._kept = connection
                     self.observe_write(time.monotonic() - began)
                 finally:
                     # Rolls back what is not committed: a body that raised, or a COMMIT that failed (disk full, busy).
-                    if connection.sync_connection is not None:
+                    if self._kept is None and connection.sync_connection is not None:
+                        self._inserts.take(connection)
                         await uncut(connection.close())
 
     @asynccontextmanager
@@ -96,6 +104,9 @@ class SqliteDatabase(Database):
     async def close(self) -> None:
         async with self._turn:
             await self._readers.dispose()
+            if self._kept is not None:
+                await uncut(self._kept.close())
+                self._kept = None
             # The writer last: SQLite then folds the WAL into the database file.
             await self._writer.dispose()
             self._folder_lock.release()
@@ -108,11 +119,22 @@ class _UncutConnection(AsyncConnection):
     be writing on the old one.
     """
 
+    def __init__(self, engine: AsyncEngine, notice: Callable[[SyncConnection, str], None]) -> None:
+        """``notice`` is told of the statements of `run_sync`, which no listener of ``engine`` sees."""
+        super().__init__(engine)
+        self._notice = notice
+
     async def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
         return await uncut(super().execute(statement, parameters, execution_options=execution_options))
 
     async def exec_driver_sql(self, statement: str, parameters: Any = None, execution_options: Any = None) -> Any:
         return await uncut(super().exec_driver_sql(statement, parameters, execution_options))
+
+    async def run_sync(self, fn: Any, *arg: Any, **kw: Any) -> Any:
+        """One visit to the writer's thread, however many statements ``fn`` executes on the connection it is given."""
+        connection = self._proxied
+        driver = cast("sqlite_driver.Connection", connection.connection.driver_connection)
+        return await uncut(driver.visit(partial(self._notice, connection), lambda visitor: fn(visitor, *arg, **kw)))
 
 
 @contextmanager
@@ -121,6 +143,8 @@ def _translated() -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise _store_error(error.orig or error) from error
+    except sqlite3.Error as error:  # of the driver's own cursor
+        raise _store_error(error) from error
     except PoolTimeoutError as error:
         raise StoreError("no reading connection to the database became free in time") from error
 
@@ -180,7 +204,7 @@ def _prepare(url: str, data_dir: Path, readers: int) -> tuple[AsyncEngine, Async
             "sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"}
         )
         return (
-            _sqlite_engine(writing, pool_size=1, begin="BEGIN IMMEDIATE", pragmas=_WRITER_PRAGMAS),
+            _sqlite_engine(writing, pool_size=1, begin="BEGIN IMMEDIATE", pragmas=_WRITER_PRAGMAS, visited=True),
             _sqlite_engine(reading, pool_size=readers, begin="BEGIN", pragmas=_READER_PRAGMAS),
             lock,
         )
@@ -204,7 +228,9 @@ _WRITER_PRAGMAS = (
 _READER_PRAGMAS = ("PRAGMA cache_size=-4000", "PRAGMA temp_store=MEMORY")
 
 
-def _sqlite_engine(url: URL, *, pool_size: int, begin: str, pragmas: Sequence[str]) -> AsyncEngine:
+def _sqlite_engine(
+    url: URL, *, pool_size: int, begin: str, pragmas: Sequence[str], visited: bool = False
+) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -219,14 +245,17 @@ def _sqlite_engine(url: URL, *, pool_size: int, begin: str, pragmas: Sequence[st
     )
 
     @event.listens_for(engine.sync_engine, "connect")
-    def connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    def connect(connection: Any, _record: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         for pragma in pragmas:
             cursor.execute(pragma)
         cursor.close()
+        if visited:
+            connection.run_async(sqlite_driver.Connection.open_to_visits)
 
     @event.listens_for(engine.sync_engine, "begin")
-    def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    def begin_transaction(connection: SyncConnection) -> None:
+        driver = cast("sqlite_driver.Connection", connection.connection.driver_connection)
+        driver.begin_by(begin)
 
     return engine

@@ -3,29 +3,99 @@
 aiosqlite goes to the connection's thread and back for every step: make a cursor, execute, fetch, close. Each costs two
 switches of threads and a wake-up of the loop, many times what SQLite itself takes for a small statement; a push is a
 dozen of them. Here a statement, its rows and the end of its cursor are one visit. All rows are fetched, as SQLAlchemy's
-own adapter does; there is no streaming.
+own adapter does; there is no streaming. And where one step of the store is several statements, `Connection.visit` makes
+all of them one visit.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import aiosqlite
+import sqlalchemy
+from sqlalchemy.pool import StaticPool
+
+_Result = TypeVar("_Result")
 
 
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Made by `connect`; SQLAlchemy's adapter drives it."""
 
+    _visitor: sqlalchemy.Connection | None = None
+    _executed: Callable[[str], None] | None = None
+    _to_begin: str | None = None
+    _begun = False
+
     def cursor(self) -> Cursor:  # type: ignore[override]  # made without a visit, so entered and never awaited
         return Cursor(self)
 
+    def begin_by(self, statement: str) -> None:
+        """Begin a transaction by ``statement`` when there is something to do in it, in the visit that does it."""
+        self._to_begin = statement
+
+    async def commit(self) -> None:
+        """Nothing is to be done for a transaction in which nothing was done. One that fails is rolled back."""
+        try:
+            if self._to_begin is None:
+                self._still_begun()
+                await super().commit()
+        except BaseException:
+            await self.rollback()
+            raise
+        self._to_begin, self._begun = None, False
+
     async def rollback(self) -> None:
         """SQLAlchemy rolls back whatever it puts back into its pool; after a COMMIT there is nothing to do."""
+        self._to_begin, self._begun = None, False
         if self.in_transaction:
             await super().rollback()
+
+    async def open_to_visits(self) -> None:
+        """Once, before `visit`, while no transaction runs: SQLAlchemy rolls back when it has looked at a new driver."""
+        await self.run(partial(self._open_to_visits))
+
+    async def visit(
+        self, executed: Callable[[str], None], function: Callable[[sqlalchemy.Connection], _Result]
+    ) -> _Result:
+        """``function`` in the connection's thread, with SQLAlchemy's blocking connection over this very one.
+
+        It is within whatever transaction this one is in, and neither begins nor ends any. ``executed`` is told, there,
+        of each statement.
+        """
+        return cast("_Result", await self.run(partial(self._visit, executed, function)))
+
+    def _open_to_visits(self) -> None:
+        engine = sqlalchemy.create_engine(
+            "sqlite+pysqlite://", creator=lambda: self._conn, poolclass=StaticPool, hide_parameters=True
+        )
+
+        @sqlalchemy.event.listens_for(engine, "after_cursor_execute")
+        def tell(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+            if self._executed is not None:
+                self._executed(statement)
+
+        self._visitor = engine.connect()
+
+    def _visit(self, executed: Callable[[str], None], function: Callable[[sqlalchemy.Connection], _Result]) -> _Result:
+        if self._visitor is None:
+            raise RuntimeError("visited before it was open to visits")
+        self._executed = executed
+        self._begin()
+        return function(self._visitor)
+
+    def _begin(self) -> None:
+        if self._to_begin is not None:
+            self._conn.execute(self._to_begin).close()
+            self._to_begin, self._begun = None, True
+        self._still_begun()
+
+    def _still_begun(self) -> None:
+        """SQLite ends a transaction by itself when the disk is full, say: what follows must not stand for itself."""
+        if self._begun and not self._conn.in_transaction:
+            raise sqlite3.OperationalError("the transaction was rolled back by an error before")
 
     async def run(self, function: partial[Any]) -> Any:
         """``function`` in the connection's thread."""
@@ -87,6 +157,7 @@ def connect(database: str, **options: Any) -> Connection:
 def _one_visit(
     connection: Connection, method: Any, statement: str, parameters: Any
 ) -> tuple[list[Any], Any, int, int | None]:
+    connection._begin()
     cursor = method(connection._conn, statement, parameters)
     try:
         # Also where there are no rows: it steps a statement like COMMIT or INSERT … RETURNING to its end.

@@ -3,46 +3,60 @@
 What Core does for each execution (building the expression, its cache key, its parameters, converting values either way)
 costs more than the database takes for a batch. What is left out is the conversion, so values are what drivers take,
 and rows hold what they give: on SQLite a truth value is 0 or 1.
+
+They are executed within ``AsyncConnection.run_sync``: on SQLite several of them are one visit to the writer's thread.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import CursorResult, Delete, Select, Update
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy import Connection, CursorResult, Delete, Insert, Select, Update
+
+
+class Compiled(NamedTuple):
+    """The text of a statement, the names of its parameters in the text's order, and those that never change."""
+
+    text: str
+    order: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def values(self, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What the driver takes. Raises KeyError where a parameter is missing."""
+        values = {**self.constants, **parameters}
+        return tuple([values[name] for name in self.order])
+
+
+def compiled(statement: Select[Any] | Insert | Update | Delete, connection: Connection) -> Compiled:
+    """``statement`` as the driver of ``connection`` takes it."""
+    made: Any = statement.compile(dialect=connection.dialect)
+    required = {bind.key for bind in made.binds.values() if bind.required}
+    constants = {name: value for name, value in made.params.items() if name not in required}
+    return Compiled(str(made), tuple(made.positiontup or ()), constants)
 
 
 class Statement:
     """A statement that is always the same; what differs between executions are its named parameters."""
 
-    def __init__(self, build: Callable[[AsyncConnection], Select[Any] | Update | Delete]) -> None:
+    def __init__(self, build: Callable[[Connection], Select[Any] | Insert | Update | Delete]) -> None:
         """``build`` makes it for the database of a connection; it is asked once for each make."""
         self._build: Final = build
-        self._compiled: dict[str, tuple[str, tuple[str, ...], Mapping[str, Any]]] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    async def rows(self, connection: AsyncConnection, **parameters: Any) -> Sequence[Any]:
+    def rows(self, connection: Connection, **parameters: Any) -> Sequence[Any]:
         """Execute it; all rows of its answer. Raises KeyError where a parameter is missing."""
         # Fetched at once: to iterate over the answer is a call down to the driver for each row.
-        return (await self._execute(connection, parameters)).all()
+        return self._execute(connection, parameters).all()
 
-    async def count(self, connection: AsyncConnection, **parameters: Any) -> int:
+    def count(self, connection: Connection, **parameters: Any) -> int:
         """Execute it; how many rows it changed. Raises KeyError where a parameter is missing."""
-        return (await self._execute(connection, parameters)).rowcount
+        return self._execute(connection, parameters).rowcount
 
-    async def _execute(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+    def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
         known = self._compiled.get(connection.dialect.name)
         if known is None:
-            known = self._compiled[connection.dialect.name] = self._compile(connection)
-        text, order, constants = known
-        values = {**constants, **parameters}
-        return await connection.exec_driver_sql(text, tuple([values[name] for name in order]))
-
-    def _compile(self, connection: AsyncConnection) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-        compiled: Any = self._build(connection).compile(dialect=connection.dialect)
-        required = {bind.key for bind in compiled.binds.values() if bind.required}
-        constants = {name: value for name, value in compiled.params.items() if name not in required}
-        return str(compiled), tuple(compiled.positiontup or ()), constants
+            known = self._compiled[connection.dialect.name] = compiled(self._build(connection), connection)
+        return connection.exec_driver_sql(known.text, known.values(parameters))

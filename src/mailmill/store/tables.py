@@ -252,15 +252,6 @@ work = Table(
         postgresql_where=text("state = 'pending'"),
     ),
     Index(
-        "ix_work_account",  # the last virtual time of an account, read at each enqueue
-        "account_id",
-        "processor",
-        "priority",
-        "vt",
-        sqlite_where=text("state = 'pending'"),
-        postgresql_where=text("state = 'pending'"),
-    ),
-    Index(
         "ix_work_crashed",  # few: they are claimed one by one
         "processor",
         "priority",
@@ -269,24 +260,29 @@ work = Table(
         postgresql_where=text("state = 'pending' AND crashes > 0"),
     ),
     Index(
-        "ix_work_throttled",  # the next of an account that is let in again
+        "ix_work_waiting", "run_at", sqlite_where=text("state = 'waiting'"), postgresql_where=text("state = 'waiting'")
+    ),
+    Index(
+        "ix_work_aside",  # not to be claimed: in processing, failed, waiting, or throttled (by account)
+        "state",
         "processor",
         "account_id",
         "priority",
         "vt",
-        sqlite_where=text("state = 'throttled'"),
-        postgresql_where=text("state = 'throttled'"),
-    ),
-    Index(
-        "ix_work_waiting", "run_at", sqlite_where=text("state = 'waiting'"), postgresql_where=text("state = 'waiting'")
-    ),
-    Index(
-        "ix_work_state",
-        "state",
-        "processor",
         sqlite_where=text("state <> 'pending'"),
         postgresql_where=text("state <> 'pending'"),
     ),
+)
+
+lane = Table(
+    "lane",  # the message that was queued last for a processor, of one account and priority (fair_order)
+    metadata,
+    Column("processor", String(80), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("account_id", Id, ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    Column("last_message_id", Id, nullable=False),
+    PrimaryKeyConstraint("processor", "priority", "account_id"),
+    Index("ix_lane_account_id", "account_id"),  # what goes with an account
     sqlite_with_rowid=False,
 )
 
@@ -302,7 +298,15 @@ result = Table(
     Column("finished_at", Float, nullable=False),
     Column("errors", Text, nullable=False, server_default="[]"),  # JSON: what went wrong before it succeeded
     PrimaryKeyConstraint("message_id", "processor", "version"),
-    Index("ix_result_processor", "processor", "version", "finished_at"),
+    # Counted by verdict. Of other processors' results an index beside the key would be written for nobody.
+    Index(
+        "ix_result_threat",
+        "message_id",
+        "version",
+        sqlite_where=text("processor = 'threat'"),
+        postgresql_where=text("processor = 'threat'"),
+    ),
+    sqlite_with_rowid=False,
 )
 
 processor = Table(

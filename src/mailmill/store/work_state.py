@@ -26,8 +26,10 @@ PROCESSING_BY_KEY: Final[ColumnElement[bool]] = work.c.state.concat(literal_colu
     "'processing'"
 )
 
+PENDING_BY_KEY: Final[ColumnElement[bool]] = work.c.state.concat(literal_column("''")) == literal_column("'pending'")
+
 # Rows over what their account may have in processing at once: nobody claims them until it has less.
-THROTTLED: Final[ColumnElement[bool]] = work.c.state == literal_column("'throttled'")
+THROTTLED: Final[ColumnElement[bool]] = and_(work.c.state == literal_column("'throttled'"), NOT_PENDING)
 
 # Whose worker died while holding them, ready to be run again.
 CRASHED: Final[ColumnElement[bool]] = and_(PENDING, work.c.crashes > literal_column("0"))

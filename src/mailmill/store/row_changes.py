@@ -1,0 +1,94 @@
+"""Rows that are changed or deleted one by one, each by its key and values of its own, many at once.
+
+PostgreSQL is given an array for each value and joins it to the table: one statement for all. SQLite executes the
+statement for each of them: a visit to a row by its key costs it less than to find out which of a list a row is.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import ARRAY, Integer, bindparam, func
+
+from mailmill.store import dialect
+from mailmill.store.given_rows import element
+from mailmill.store.statement import Compiled, compiled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import Column, Connection, Delete, Update
+
+RowType = TypeVar("RowType", bound=tuple[object, ...])
+
+
+class RowChanges:
+    """One change, for any number of given rows."""
+
+    def __init__(self, build: Callable[[Connection, Any], Update | Delete], **values: Column[Any]) -> None:
+        """``values`` names what is given of each row, with a column of its type.
+
+        ``build(connection, given)`` makes the statement for one row, whose values are attributes of ``given``; its
+        condition must name one row of the table at most. It is asked once for each make of database.
+        """
+        self._build: Final = build
+        self._values: Final = values
+        self._compiled: dict[str, Compiled] = {}
+
+    def __call__(self, connection: Connection, rows: Sequence[RowType], **parameters: Any) -> list[RowType]:
+        """Make the change; those of ``rows`` that named a row which was there. No two may name the same.
+
+        ``rows`` hold the values in their order and are at most :data:`dialect.MAX_ROWS`; ``parameters`` are those of
+        the statement besides. Raises KeyError where one is missing.
+        """
+        if not rows:
+            return []
+        if dialect.is_postgresql(connection):
+            return self._all_at_once(connection, rows, parameters)
+        return self._one_by_one(connection, rows, parameters)
+
+    def _all_at_once(
+        self, connection: Connection, rows: Sequence[RowType], parameters: Mapping[str, Any]
+    ) -> list[RowType]:
+        statement = self._statement(connection)
+        columns = zip(*rows, strict=True)
+        given = {f"given_{name}": list(each) for name, each in zip(self._values, columns, strict=True)}
+        given["given_at"] = list(range(len(rows)))
+        changed = connection.exec_driver_sql(statement.text, statement.values({**given, **parameters})).all()
+        return [rows[at] for at in sorted([row[0] for row in changed])]
+
+    def _one_by_one(
+        self, connection: Connection, rows: Sequence[RowType], parameters: Mapping[str, Any]
+    ) -> list[RowType]:
+        statement = self._statement(connection)
+        places = {f"given_{name}": at for at, name in enumerate(self._values)}
+        fixed = {**statement.constants, **parameters}
+        # The driver's own cursor: all that SQLAlchemy does for an execution would be done for each row.
+        cursor = connection.connection.cursor()
+        try:
+            order = [(places.get(name), None if name in places else fixed[name]) for name in statement.order]
+            changed = []
+            for row in rows:
+                values = [fixed_value if place is None else row[place] for place, fixed_value in order]
+                cursor.execute(statement.text, values)
+                if cursor.rowcount:
+                    changed.append(row)
+            return changed
+        finally:
+            cursor.close()
+
+    def _statement(self, connection: Connection) -> Compiled:
+        known = self._compiled.get(connection.dialect.name)
+        if known is None:
+            known = self._compiled[connection.dialect.name] = self._compile(connection)
+        return known
+
+    def _compile(self, connection: Connection) -> Compiled:
+        if not dialect.is_postgresql(connection):
+            given = {name: bindparam(f"given_{name}", type_=column.type) for name, column in self._values.items()}
+            return compiled(self._build(connection, SimpleNamespace(**given)), connection)
+        arrays = [bindparam(f"given_{name}", type_=ARRAY(element(column))) for name, column in self._values.items()]
+        place = bindparam("given_at", type_=ARRAY(Integer))
+        table = func.unnest(*arrays, place).table_valued(*self._values, "at", name="given").render_derived()
+        return compiled(self._build(connection, table.c).returning(table.c.at), connection)
