@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mailmill.app import views
+from mailmill.app.account_tasks import take_account
 from mailmill.app.borrowing import Borrowing
 from mailmill.errors import (
     ArgumentError,
@@ -257,8 +257,8 @@ class Changes:
         try:
             async with self._app.database.write() as connection:
                 if ref is not None:
-                    await requests.keep_blob(connection, ref, time.time())
-                return await requests.add(connection, new, time.time())
+                    await requests.keep_blob(connection, ref, self._app.clock())
+                return await requests.add(connection, new, self._app.clock())
         finally:
             # Whoever asks may be gone by the time of the commit: what is committed is carried out all the same.
             if running.kept:
@@ -303,6 +303,7 @@ class Changes:
                 row = await requests.get(connection, row.id)
             if row.finished:
                 return row
+            await take_account(self._app, running)
             if running.row.state is AccountState.AUTHENTICATION_ERROR:
                 raise running.configured.problem or AuthenticationError(
                     running.row.state_reason or "the server refused the credentials",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,7 @@ class Errands:
         if not kept:
             return
         async with self._app.database.read() as connection:
-            due = await errands.accounts_with_due_requests(connection, time.time())
+            due = await errands.accounts_with_due_requests(connection, self._app.clock())
             waiting = await errands.unanswered(connection)
         for account_id in due & kept.keys():
             kept[account_id].sync.write_back_wanted()

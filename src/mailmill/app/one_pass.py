@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mailmill.app.account_tasks import take_account
 from mailmill.app.borrowing import Borrowing
 from mailmill.errors import AuthenticationError, MailmillError
 from mailmill.model import AccountState
@@ -40,11 +40,13 @@ async def sync_accounts(application: Application, accounts: Sequence[RunningAcco
             return await account.sync.sync_now()
         if application.has_other_nodes:
             return await application.errands.ask_pass(account)
-        if account.row.state is AccountState.AUTHENTICATION_ERROR:
-            # Changed credentials would have cleared it. A line in a crontab must not hammer a server that refuses us.
-            return PassReport(account.configured.name, errors=[refused(account)])
         async with slots:
-            if await own.borrow(account):
+            if ours := await own.borrow(account):
+                await take_account(application, account)
+            if account.row.state is AccountState.AUTHENTICATION_ERROR:
+                # Changed credentials have cleared it. A line in a crontab must not hammer a server that refuses us.
+                return PassReport(account.configured.name, errors=[refused(account)])
+            if ours:
                 return await account.sync.run_once()
         return await application.errands.ask_pass(account)
 
@@ -94,6 +96,6 @@ async def _while_running(run: Callable[[asyncio.Event], Awaitable[None]], settle
 async def _alerts_sent(application: Application) -> None:
     while True:
         async with application.database.read() as connection:
-            if await outbox.is_settled(connection, time.time()):
+            if await outbox.is_settled(connection, application.clock()):
                 return
         await application.database.wake.deliveries.wait(_POLL_SECONDS)

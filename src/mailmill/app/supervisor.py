@@ -61,6 +61,7 @@ from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 from mailmill.store.keys import KeyRing, open_key_ring
 from mailmill.store.leases import Node
+from mailmill.store.store_clock import StoreClock
 from mailmill.sync.wake import watch_sleep
 
 _log = structlog.get_logger("mailmill.app")
@@ -96,6 +97,7 @@ class Application:
     hosts: HostBudgets
     worker: Worker
     node: str
+    clock: StoreClock
     running: bool = False
     started_at: float = field(default_factory=time.time)
     verification: Verification = field(init=False)
@@ -131,8 +133,11 @@ class Application:
 
 
 @contextlib.asynccontextmanager
-async def open_application(settings: Settings) -> AsyncIterator[Application]:
+async def open_application(settings: Settings, *, for_command: bool = False) -> AsyncIterator[Application]:
     """Open the store and wire the engines; nothing runs yet.
+
+    ``for_command``: it is no service. What the configuration says of accounts and of the place for raw mail is not
+    brought to the store then, or a command that looks would decide for all nodes; what the command does may.
 
     Raises ConfigurationError, StoreInUseError, MasterKeyError, StoreError: one line each, nothing changed.
     """
@@ -149,6 +154,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     sanitizer = Sanitizer()
     dropped = 0
     try:
+        clock = StoreClock(database)
+        await clock.look()
         explicit = settings.master_key.get_secret_value() if settings.master_key else None
         keys = await open_key_ring(database, data_dir=data_dir, explicit=explicit, key_file=settings.service.key_file)
         token = await asyncio.to_thread(ensure_token, data_dir)
@@ -157,8 +164,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         metrics = Metrics()
         database.observe_write = partial(metrics.observe, "database_write")
         blobs = wiring.blob_store(settings, database, observe=metrics.observe)
-        await _prove(blobs)
-        if not (database.alone or settings.service.blob_url):
+        if not for_command:
+            await _prove(blobs)
+        if not for_command and not (database.alone or settings.service.blob_url):
             _log.warning(
                 "other nodes cannot read the mail that this one stores: it lies in a folder of this machine",
                 folder=blobs.shown,
@@ -187,18 +195,22 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 ),
                 authserv_id=trusted.get,
                 observe=metrics.observe,
+                clock=clock,
             ),
             node=node,
+            clock=clock,
         )
-        application.accounts |= await take_accounts(application, spool_dir)
+        keeps = application.has(Role.SYNC) and not for_command
+        application.accounts |= await take_accounts(application, spool_dir, keeps=keeps)
         trusted |= {name: account.configured.authserv_id for name, account in application.accounts.items()}
         if database.alone:
             async with database.write() as connection:
                 # Whoever else held work is dead.
                 await queue.reap(connection, dead_after_seconds=0, now=time.time(), told_at=time.time())
-            # Where there are other nodes they may have processors that are not configured here.
-            if application.has(Role.PROCESS):
-                dropped = await _drop_unconfigured(database, {processor.name for processor in processors})
+            # Where there are other nodes they may have processors that are not configured here, and a command may be
+            # given another configuration than the service.
+            if application.has(Role.PROCESS) and not for_command:
+                dropped = await _drop_unconfigured(database, clock, {processor.name for processor in processors})
         if dropped:
             _log.warning("dropped work for processors that are not configured any more", rows=dropped)
         yield application
@@ -211,12 +223,12 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         await database.close()
 
 
-async def _drop_unconfigured(database: Database, names: Collection[str]) -> int:
+async def _drop_unconfigured(database: Database, clock: StoreClock, names: Collection[str]) -> int:
     """In pieces, so that nobody waits long to write. Returns how many rows went."""
     dropped, piece = 0, _DROPPED_AT_ONCE
     while piece == _DROPPED_AT_ONCE:
         async with database.write() as connection:
-            piece = await queue.drop_unconfigured(connection, names, time.time(), limit=_DROPPED_AT_ONCE)
+            piece = await queue.drop_unconfigured(connection, names, clock(), limit=_DROPPED_AT_ONCE)
         dropped += piece
     return dropped
 
@@ -301,6 +313,7 @@ async def engines(application: Application) -> AsyncIterator[Callable[[], None]]
             )
             workers.append(group.create_task(ownership.run(stop), name="ownership"))
             background.append(group.create_task(application.errands.run(), name="errands"))
+            background.append(group.create_task(application.clock.keep(), name="store clock"))
         elif application.has(Role.SYNC):
             accounts.start_all()
         if application.has(Role.PROCESS):

@@ -342,7 +342,7 @@ class UseCases:
         async with self._app.database.write() as connection:
             # Connected for the length of the check; told, so that the next refusal is told again.
             for state in (AccountState.CONNECTED, AccountState.DISCONNECTED):
-                await account_store.set_state(connection, running.row.id, state, "", time.time())
+                await account_store.set_state(connection, running.row.id, state, "", self._app.clock())
             running.row = await account_store.get_account(connection, running.row.name)
 
     async def _account_rows(self) -> tuple[Sequence[AccountRow], Owners]:

@@ -27,7 +27,6 @@ is collected.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -38,7 +37,7 @@ import structlog
 from mailmill.errors import ArgumentError, CommandError, NotFoundError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import MessageMeta, Uid
-from mailmill.store import repairs
+from mailmill.store import dialect, repairs
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 from mailmill.store.messages import StaleBatchError, SyncBatch, WorkPlan, apply_batch, get_mailbox
@@ -89,8 +88,8 @@ class Repair:
                 _log.info("not repaired, the mailbox has changed since", mailbox=each.path, reason=error.message)
 
     async def _apply(self, repair: _MailboxRepair) -> None:
-        now = time.time()
         async with self._database.write() as connection:
+            now = await dialect.read_now(connection)
             plain = await stored_mailbox(connection, self._account_id, repair.path)
             if plain is None or plain.uid_validity != repair.uid_validity:
                 raise StaleBatchError("the mailbox is in another generation by now", mailbox=repair.path)
@@ -204,4 +203,4 @@ async def _fetch_again(
         stored = await blobs.put_batch(bodies)
         refs = {ref.sha256: ref for ref in stored if ref.sha256 in wanted}
         async with database.write() as writer:
-            await repairs.replace_blobs(writer, list(refs.values()), time.time())
+            await repairs.replace_blobs(writer, list(refs.values()), await dialect.read_now(writer))
