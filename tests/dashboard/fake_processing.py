@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailmill.errors import NotFoundError
+from mailmill.errors import ConflictError, NotFoundError
 
 JsonObject = dict[str, Any]
 
@@ -80,6 +80,13 @@ class FakeReprocessing:
         if len(self.steps) > 1:
             self.steps.pop(0)
         return self._answer(self.steps[0])
+
+    async def cancel(self, reprocess_id: int) -> JsonObject:
+        if self.steps[0]["state"] == "done":
+            raise ConflictError(f"reprocessing {reprocess_id} is done")
+        await self.show(reprocess_id)
+        self.steps = [{"state": "cancelled", "total": 2, "queued": 2, "left": 1, "queuedAt": None}]
+        return self._answer(self.steps[0]) | {"dropped": 3}
 
     async def list(self) -> list[JsonObject]:
         return [self._answer(self.steps[0])]

@@ -288,6 +288,9 @@ class FakeWork:
         self.figures["failed"] = 0
         return 2
 
+    def operation(self) -> dict[str, Any]:
+        return {"running": {"task": "retry", "phase": "retry", "done": 3, "total": 9}}
+
     async def drop(
         self, *, message_ids: list[str] | None, processor: str | None, everything: bool, any_state: bool
     ) -> int:

@@ -48,6 +48,9 @@ class KeptShards:
             self.history.append((self.name, "start", lease.shard))
             self.watched.changed()
 
+    async def review(self, leases: Collection[Lease]) -> None:
+        """There are no accounts."""
+
     async def stop(self, shards: Collection[int]) -> None:
         for shard in shards:
             if self.leases.pop(shard, None) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import signal
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.patience import eventually
 from harness.service import RunningService, mailmill, service
 from servers.dovecot import Dovecot
 
@@ -206,6 +206,22 @@ async def test_a_command_beside_the_service_leaves_an_account_to_its_owner(nodes
         assert (await subjects(service_node))["account0"] == ["one", "two"]
         refused = await mailmill(alone, "verify", "--account", "account0", "--json", environ=ENVIRON)
         assert "another node keeps it in sync" in refused.out + refused.err
+        assert refused.code != 0
+        left = await mailmill(alone, "verify", environ=ENVIRON)
+        assert left.code == 1, "nothing was looked at"
+        assert f"{ACCOUNTS} accounts are kept in sync by other nodes, and not looked at here" in left.err
+
+
+async def test_a_command_verifies_several_accounts_side_by_side(nodes: Nodes, dovecot: Dovecot) -> None:
+    """Each is borrowed by itself: one that is given back takes no other one with it."""
+    alone = nodes.config("shell")
+    ran = await mailmill(alone, "sync", environ=ENVIRON)
+    assert ran.code == 0, ran.err
+    for user in nodes.users.values():
+        await dovecot.add_message(user, "INBOX", mail("news"))
+    verified = await mailmill(alone, "verify", "--json", environ=ENVIRON)
+    assert verified.code == 0, verified.out + verified.err
+    assert all(each["settled"] for each in verified.json()["accounts"]), "each needed a pass, and a lease for it"
 
 
 async def all_events(running: RunningService) -> list[dict[str, Any]]:
@@ -215,7 +231,4 @@ async def all_events(running: RunningService) -> list[dict[str, Any]]:
 
 
 async def until(ask: Callable[[], Any], wanted: Any) -> None:
-    async with asyncio.timeout(60):
-        while (found := await ask()) != wanted:
-            await asyncio.sleep(0.1)
-    assert found == wanted
+    await eventually(ask, lambda found: found == wanted)

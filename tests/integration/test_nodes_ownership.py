@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -23,6 +24,7 @@ from mailmill.store.accounts import SHARDS
 from mailmill.store.database import Database
 from mailmill.store.leases import Node
 from mailmill.store.owned_database import Lease, OwnedDatabase
+from mailmill.store.store_clock import StoreClock
 from mailmill.store.tables import account, setting, shard
 
 if TYPE_CHECKING:
@@ -111,6 +113,21 @@ async def test_one_that_cannot_renew_stops_before_its_leases_end(postgres_url: s
             left = (await connection.execute(select(shard.c.leased_until - leases.dialect.now(connection)))).scalars()
             assert min(left) > 0, "the leases had ended before the work did"
         await nodes.until_spread("a")
+
+
+async def test_writers_that_are_all_busy_cost_no_lease(postgres_url: str, tmp_path: Path) -> None:
+    async with fleet(postgres_url, tmp_path, lease_seconds=SHORT) as nodes:
+        node = await nodes.join("a")
+        await nodes.until_spread("a")
+        async with contextlib.AsyncExitStack() as busy:
+            for _ in range(8):
+                await busy.enter_async_context(node.database.write())
+            first = await leased_until(node)
+            async with asyncio.timeout(20):
+                while await leased_until(node) < first + 2 * SHORT:
+                    await asyncio.sleep(0)
+        assert len(node.shards) == SHARDS
+        assert not [entry for entry in nodes.history if entry[1] == "stop"]
 
 
 async def test_one_that_was_stopped_writes_nothing_when_it_wakes(postgres_url: str, tmp_path: Path) -> None:
@@ -243,7 +260,9 @@ async def test_a_lease_whose_commit_was_never_heard_of_is_found(store: Database)
 
 
 async def test_an_account_that_a_node_may_still_keep_is_not_deleted(store: Database) -> None:
-    removals = Removals(cast("Application", SimpleNamespace(database=store, accounts={}, node="asked")))
+    removals = Removals(
+        cast("Application", SimpleNamespace(database=store, clock=StoreClock(store), accounts={}, node="asked"))
+    )
     async with store.write() as connection:
         row = await accounts.ensure_account(
             connection, name="work", email="", backlog=Backlog.PROCESS, credential_mark="", now=1.0
@@ -275,6 +294,12 @@ async def test_a_hold_waits_until_what_is_being_forgotten_is_forgotten(store: Da
         holding = asyncio.create_task(hold())
         await until_waiting(store)
     await holding
+
+
+async def leased_until(node: FleetNode) -> float:
+    """When the first of all leases ends, in seconds of the database's clock."""
+    async with node.database.read() as connection:
+        return min((await connection.execute(select(shard.c.leased_until))).scalars())
 
 
 async def epochs_of(node: FleetNode) -> dict[int, int]:

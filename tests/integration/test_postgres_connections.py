@@ -13,7 +13,7 @@ from sqlalchemy import event, func, insert, select, text
 
 from mailmill.errors import ConfigurationError, StoreError, StoreInUseError
 from mailmill.model import EventName
-from mailmill.store import event_log
+from mailmill.store import event_log, migrate, postgres_database
 from mailmill.store.database import Database
 from mailmill.store.event_log import NewEvent
 from mailmill.store.postgres_database import PostgresDatabase
@@ -41,6 +41,10 @@ async def database(postgres_url: str, data_dir: Path) -> AsyncIterator[PostgresD
         yield made
 
 
+# What the schema itself has put there is no test's.
+_NAMES = select(setting.c.name).where(setting.c.name != migrate.OLDEST_CODE).order_by(setting.c.name)
+
+
 async def write_name(database: Database, name: str) -> None:
     async with database.write() as connection:
         await connection.execute(insert(setting).values(name=name, value=""))
@@ -48,7 +52,7 @@ async def write_name(database: Database, name: str) -> None:
 
 async def names(database: Database) -> list[str]:
     async with database.read() as connection:
-        return list((await connection.execute(select(setting.c.name).order_by(setting.c.name))).scalars())
+        return list((await connection.execute(_NAMES)).scalars())
 
 
 # -- opening ----------------------------------------------------------------------------------------------------------
@@ -72,6 +76,7 @@ async def test_a_data_folder_serves_one_process(postgres_url: str, data_dir: Pat
 
 async def test_a_schema_of_a_newer_version_is_left_alone(postgres: Postgres, postgres_url: str, data_dir: Path) -> None:
     await postgres.fetch("UPDATE alembic_version SET version_num = '9999'", url=postgres_url)
+    await postgres.fetch("UPDATE setting SET value = '9999' WHERE name = $1", migrate.OLDEST_CODE, url=postgres_url)
     with pytest.raises(StoreError) as refused:
         await Database.open(postgres_url, data_dir=data_dir)
     assert "newer" in refused.value.hint
@@ -135,9 +140,9 @@ async def test_several_write_at_once(database: Database) -> None:
 
 async def test_a_reader_sees_one_snapshot_and_cannot_write(database: Database) -> None:
     async with database.read() as reader:
-        assert (await reader.execute(select(setting.c.name))).all() == []
+        assert (await reader.execute(_NAMES)).all() == []
         await write_name(database, "a")
-        assert (await reader.execute(select(setting.c.name))).all() == []
+        assert (await reader.execute(_NAMES)).all() == []
     assert await names(database) == ["a"]
     with pytest.raises(StoreError, match="read"):
         async with database.read() as connection:
@@ -227,6 +232,33 @@ async def test_an_error_shows_no_values(database: Database) -> None:
             seen = seen.__cause__
 
 
+async def test_a_plan_that_was_made_for_a_small_table_does_not_stay(
+    postgres: Postgres, postgres_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = select(setting.c.value).where(setting.c.name == "a")
+
+    async def plan(database: Database) -> str:
+        """As it is used: after some executions it is made once for all values."""
+        async with database.write() as connection:
+            for _ in range(7):
+                await connection.execute(look)
+            kept = text("SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT setting.value%'")
+            name = await connection.scalar(kept)
+            return "\n".join(await connection.scalars(text(f"EXPLAIN EXECUTE {name}('a')")))
+
+    async with opened(postgres_url, data_dir, writers=1) as database:
+        await write_name(database, "a")
+        await postgres.fetch("ANALYZE setting", url=postgres_url)
+        assert "Seq Scan" in await plan(database)
+        await postgres.fetch(
+            "INSERT INTO setting SELECT 'name' || i, repeat('x', 100) FROM generate_series(1, 20000) i",
+            url=postgres_url,
+        )
+        assert "Seq Scan" in await plan(database), "there is something to be mended"
+        monkeypatch.setattr(postgres_database, "_PLANS_KEPT_SECONDS", -1.0)
+        assert "Index Scan" in await plan(database)
+
+
 # -- cut connections --------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +289,7 @@ async def test_a_connection_cut_in_a_transaction_is_told_and_the_next_works(
 ) -> None:
     with pytest.raises(StoreError, match="connection") as failed:
         async with getattr(database, door)() as connection:
-            assert await connection.scalar(select(func.count()).select_from(setting)) == 0
+            assert (await connection.execute(_NAMES)).all() == []
             await postgres.terminate_connections(postgres_url)
             await connection.execute(select(setting))
     assert "by itself" in failed.value.hint

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mailmill.cli.diagnosis import master_key
 from mailmill.cli.diagnosis import postgres as diagnosis
 from mailmill.settings import load_settings
+from mailmill.store.database import Database
+from mailmill.store.keys import KeyRing, open_key_ring
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Postgres
 
@@ -56,3 +59,16 @@ async def test_a_pooler_wants_a_listen_url(postgres: Postgres, postgres_url: str
 @pytest.mark.parametrize("url", ["", "sqlite:///some.db"])
 async def test_sqlite_is_looked_at_elsewhere(tmp_path: Path, url: str) -> None:
     assert await looked_at(tmp_path, **({"DATABASE_URL": url} if url else {})) == []
+
+
+async def test_a_node_with_another_master_key_is_told_so(postgres_url: str, tmp_path: Path) -> None:
+    right, wrong = KeyRing.generate(), KeyRing.generate()
+    database = await Database.open(postgres_url, data_dir=tmp_path / "data")
+    await open_key_ring(database, data_dir=tmp_path / "data", explicit=right)
+    await database.close()
+    for key, level in ((right, "ok"), (wrong, "fail")):
+        environ = {"HOME": str(tmp_path), "DATABASE_URL": postgres_url, "MAILMILL_KEY": key}
+        settings = await asyncio.to_thread(load_settings, None, environ)
+        (check,) = await master_key.look(settings)
+        assert check.level == level
+        assert key not in check.text + check.remedy

@@ -144,6 +144,9 @@ class CannedWork:
         self.calls.append(("drop", asked))
         return 2
 
+    def operation(self) -> JsonObject:
+        return {"running": {"task": "retry", "phase": "retry", "done": 3, "total": 9}}
+
     async def pause(self, processor: str) -> JsonObject:
         if processor == "nobody":
             raise NotFoundError("no processor is called 'nobody'", hint="configured: summary")

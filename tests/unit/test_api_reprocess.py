@@ -118,3 +118,14 @@ async def test_the_ledger_has_the_described_shape(api: Any) -> None:
     schemas.Processing.model_validate(answer)
     assert answer["messageId"] == "914"
     assert [(each["version"], each["served"]) for each in answer["results"]] == [(2, True), (1, False)]
+
+
+async def test_one_is_cancelled(api: Any, fake: FakeUseCases) -> None:
+    response = await api.delete("/v1/reprocess/1")
+    assert response.status_code == 200
+    answer = routes_reprocess.ReprocessCancelled.model_validate(response.json())
+    assert (answer.state, answer.dropped) == ("cancelled", 3)
+    assert (await api.delete("/v1/reprocess/2")).status_code == 404
+    fake.reprocessing.steps = fake.reprocessing.steps[-1:]
+    fake.reprocessing.steps[0]["state"] = "done"
+    assert (await api.delete("/v1/reprocess/1")).status_code == 409

@@ -138,6 +138,7 @@ async def test_check_tells_what_fails_without_failing(api: Any) -> None:
 
 async def test_retry(api: Any, fake: FakeUseCases) -> None:
     assert (await api.post("/v1/queue/retry")).json() == {"retried": 2}
+    assert (await api.get("/v1/queue/operation")).json()["running"]["done"] == 3
     await api.post("/v1/queue/retry", json={"messageIds": ["908"], "processor": "invoice"})
     assert fake.calls == [("retry", None, None), ("retry", ["908"], "invoice")]
 

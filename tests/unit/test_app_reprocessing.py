@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,18 +14,24 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from work_rows import add_account, add_mail, add_place
 
+from harness import stores
+from harness.patience import eventually
 from mailmill.app import reprocessing
 from mailmill.app.supervisor import Application, engines, open_application
 from mailmill.app.use_cases import UseCases
-from mailmill.errors import InvalidRequestError, NotFoundError
+from mailmill.clock import boot_seconds
+from mailmill.errors import ConflictError, InvalidRequestError, NotFoundError
 from mailmill.settings import Settings, load_settings
-from mailmill.store import reprocess
+from mailmill.store import queue, reprocess, reprocess_cancel
 from mailmill.store.reprocess import Wanted
-from mailmill.store.tables import event, message, result
+from mailmill.store.tables import event, message, result, work
 
+pytestmark = pytest.mark.both_databases
+
+DAY = 86400.0
 MAIL = [f"Subject: Your receipt {number}\r\n\r\nThank you.\r\n".encode() for number in range(1, 6)]
 
 
@@ -36,11 +43,20 @@ def processors_are_imported_at_the_start(blockbuster: BlockBuster) -> None:
 
 
 @pytest.fixture
-async def settings(tmp_path: Path) -> Settings:
+async def settings(tmp_path: Path, data_dir: Path) -> Settings:
     path = tmp_path / "config.toml"
 
     def write() -> Settings:
-        path.write_text('[service]\ndata_dir = "data"\nlisten = "127.0.0.1:0"\n[processors]\nenabled = ["category"]\n')
+        path.write_text(
+            f'''
+[service]
+data_dir = "data"
+database_url = "{stores.database_url(data_dir)}"
+listen = "127.0.0.1:0"
+[processors]
+enabled = ["category"]
+'''
+        )
         path.chmod(0o600)
         return load_settings(path, os.environ)
 
@@ -132,6 +148,88 @@ async def test_it_goes_on_after_a_crash_between_two_pieces(settings: Settings, m
         begin_stop()
 
 
+async def test_it_is_cancelled_and_what_has_begun_goes_on(settings: Settings) -> None:
+    async with holding_mail(settings) as application:
+        use_cases = application.reprocessing
+        asked = await use_cases.start(processor="category")
+        async with application.database.write() as connection:
+            [begun] = await queue.claim(
+                connection, processor="category", worker_id="w", limit=1, deadline_seconds=60, now=time.time()
+            )
+        told = await use_cases.cancel(int(asked["id"]))
+        assert (told["state"], told["dropped"]) == ("cancelled", 4)
+        assert (told["queued"], told["total"], told["left"]) == (1, 1, 1)
+        async with application.database.read() as connection:
+            assert list(await connection.scalars(select(work.c.message_id))) == [begun.message_id]
+        again = await use_cases.cancel(int(asked["id"]))
+        assert (again["state"], again["dropped"]) == ("cancelled", 0)
+
+
+async def test_what_is_done_is_not_cancelled(settings: Settings) -> None:
+    async with holding_mail(settings) as application:
+        done = await application.reprocessing.start(processor="category", wait=True)
+        with pytest.raises(ConflictError, match="is done"):
+            await application.reprocessing.cancel(int(done["id"]))
+        with pytest.raises(NotFoundError):
+            await application.reprocessing.cancel(77)
+
+
+async def test_whoever_waits_for_one_that_is_cancelled_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reprocessing, "_WAIT_POLL_SECONDS", 0.01)
+    async with holding_mail(settings) as application:
+        asked = await application.reprocessing.start(processor="category")
+        waiting = asyncio.create_task(application.reprocessing._until_processed(int(asked["id"])))
+        await application.reprocessing.cancel(int(asked["id"]))
+        async with asyncio.timeout(30):
+            await waiting
+
+
+async def test_a_cancelling_that_was_cut_is_carried_on(settings: Settings) -> None:
+    async with holding_mail(settings) as application:
+        asked = await application.reprocessing.start(processor="category")
+        async with application.database.write() as connection:
+            await reprocess_cancel.mark(connection, int(asked["id"]))
+    without = settings.model_copy(update={"service": settings.service.model_copy(update={"roles": ()})})
+    async with open_application(without) as application, engines(application) as begin_stop:
+        shown = await until(application, int(asked["id"]), lambda one: one["state"] == "cancelled")
+        assert (shown["queued"], shown["left"]) == (0, 0)
+        begin_stop()
+
+
+async def test_rows_that_others_hold_are_taken_back_later(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reprocessing, "_MISS_PAUSE_SECONDS", 0.0)
+    take_back, held = reprocess_cancel.take_back, iter([0] * 2 * len(reprocess_cancel.STEPS))
+
+    async def passing_over(*given: Any) -> int:
+        for nothing in held:
+            return nothing
+        return await take_back(*given)
+
+    monkeypatch.setattr(reprocess_cancel, "take_back", passing_over)
+    async with holding_mail(settings) as application:
+        asked = await application.reprocessing.start(processor="category")
+        assert (await application.reprocessing.cancel(int(asked["id"])))["dropped"] == 5
+
+
+async def test_it_goes_by_the_clock_that_all_nodes_share(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with holding_mail(settings) as application:
+        monkeypatch.setattr(application.clock, "_ahead_seconds", DAY - boot_seconds())
+        asked = await application.reprocessing.start(processor="category")
+        async with application.database.read() as connection:
+            row = await reprocess.get(connection, int(asked["id"]))
+            queued_at = await connection.scalar(select(func.min(work.c.enqueued_at)))
+        assert queued_at is not None
+        assert DAY <= row.created_at <= queued_at < 2 * DAY
+        told = await application.reprocessing.cancel(int(asked["id"]))
+        assert (told["state"], told["dropped"]) == ("cancelled", 5)
+        async with application.database.read() as connection:
+            row = await reprocess.get(connection, int(asked["id"]))
+        assert row.finished_at is not None
+        assert queued_at <= row.finished_at < 2 * DAY
+
+
 async def test_a_failing_store_puts_it_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = iter([OSError("no")])
     put = reprocess.put_piece
@@ -169,7 +267,4 @@ async def test_what_makes_no_sense_is_refused(settings: Settings) -> None:
 
 
 async def until(application: Application, reprocess_id: int, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    async with asyncio.timeout(30):
-        while not ready(shown := await application.reprocessing.show(reprocess_id)):
-            await asyncio.sleep(0.01)
-    return shown
+    return await eventually(lambda: application.reprocessing.show(reprocess_id), ready)

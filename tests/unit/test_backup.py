@@ -15,7 +15,8 @@ from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from store_mail import NOW, Store, arrival, new_store, open_database
 
 from mailmill.app import housekeeping, restoring
@@ -24,10 +25,23 @@ from mailmill.errors import ConflictError, InvalidRequestError, StoreError, Stor
 from mailmill.model import Backlog
 from mailmill.settings import Settings
 from mailmill.settings.models import ServiceSettings
-from mailmill.store import backup, blob_references, marks, messages, migrate, postgres_dump
+from mailmill.store import (
+    backup,
+    blob_references,
+    integrity,
+    marks,
+    messages,
+    migrate,
+    postgres_database,
+    postgres_dump,
+    postgres_link,
+)
 from mailmill.store.blobs import BlobStore
 from mailmill.store.messages import Arrival, StoredContent, WorkPlan
+from mailmill.store.postgres_database import PostgresDatabase
 from mailmill.store.tables import blob, delivery, message, place
+from servers.ports import free_ports
+from servers.postgres import Postgres
 
 NO_WORK = WorkPlan((), Backlog.PROCESS)
 
@@ -332,6 +346,60 @@ async def test_a_restored_store_removes_no_raw_mail_until_it_is_adopted(
     assert await collected() == 1
 
 
+@pytest.fixture
+async def dumped(postgres_url: str, data_dir: Path, tmp_path: Path) -> Path:
+    """An archive of a database with three messages."""
+    async with opened(settings_of(data_dir, postgres_url)) as made:
+        await made.put("one", "two", "three")
+        await postgres_dump.dump(postgres_url, tmp_path / "dump")
+    return tmp_path / "dump"
+
+
+async def is_empty(url: str) -> bool:
+    return (await postgres_database.inspect(url)).revision is None
+
+
+async def test_a_database_is_restored_with_its_hold_or_not_at_all(dumped: Path, postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    with pytest.raises(StoreError, match="psql failed") as failed:
+        await postgres_dump.restore(url, dumped, then="INSERT INTO setting VALUES ('private words', NULL)")
+    assert "private words" not in str(failed.value)
+    assert await is_empty(url)
+    await postgres_dump.restore(url, dumped, then=blob_references.HOLD_UNTIL_ADOPTED)
+    held = await postgres.fetch(f"SELECT value FROM setting WHERE name = '{blob_references.HELD_UNTIL}'", url=url)
+    assert [row["value"] for row in held] == [str(blob_references.UNTIL_ADOPTED)]
+
+
+async def test_a_restore_that_is_cut_before_its_hold_leaves_nothing(dumped: Path, postgres: Postgres) -> None:
+    url = await asyncio.to_thread(postgres.new_database)
+    restoring_it = asyncio.create_task(postgres_dump.restore(url, dumped, then="SELECT pg_sleep(60)"))
+    sleeping = "SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND wait_event = 'PgSleep'"
+    async with asyncio.timeout(30):
+        while not await postgres.fetch(sleeping, url.rpartition("/")[2]):
+            assert not restoring_it.done()
+        restoring_it.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await restoring_it
+        await postgres.terminate_connections(url)
+    assert await is_empty(url)
+
+
+async def test_an_archive_that_ends_too_soon_is_not_restored(dumped: Path, postgres: Postgres) -> None:
+    """The script of what there was of it is a whole one to psql."""
+    url = await asyncio.to_thread(postgres.new_database)
+    whole = await asyncio.to_thread(dumped.read_bytes)
+    await asyncio.to_thread(dumped.write_bytes, whole[: len(whole) * 9 // 10])
+    with pytest.raises(StoreError, match="pg_restore failed"):
+        await postgres_dump.restore(url, dumped, then="SELECT 1")
+    assert await is_empty(url)
+
+
+async def test_a_restore_into_a_server_that_is_not_there(dumped: Path) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(StoreError, match="psql failed"):
+        await postgres_dump.restore(f"postgresql+asyncpg://u@127.0.0.1:{port}/d", dumped, then="SELECT 1")
+
+
 async def test_raw_mail_is_put_where_the_configuration_says(embedded: Opened, tmp_path: Path) -> None:
     copy, mail = tmp_path / "copy", tmp_path / "mail"
     await embedded.maintenance.backup(str(copy))
@@ -422,6 +490,26 @@ async def test_a_whole_store_has_nothing_to_find(used: Opened) -> None:
     )
 
 
+async def test_a_check_takes_its_time_and_says_how_far_it_is(used: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the limits of a statement are."""
+    told: list[dict[str, Any]] = []
+
+    async def slow(connection: AsyncConnection) -> None:
+        told.append(used.maintenance.state()["running"])
+        if not used.store.database.alone:
+            await connection.execute(text("SELECT pg_sleep(0.4)"))
+
+    if isinstance(used.store.database, PostgresDatabase):
+        hasty = replace(used.store.database._link, answer_seconds=0.1)
+        monkeypatch.setattr(used.store.database, "_link", hasty)
+        monkeypatch.setitem(cast("dict[str, str]", postgres_link.SESSION), "statement_timeout", "100ms")
+        await used.store.database._readers.dispose()  # those that are made from now on have these limits
+    slow_ones = [integrity.Check("first", slow), integrity.Check("second", slow)]
+    monkeypatch.setattr(integrity, "database_checks", lambda _connection: slow_ones)
+    assert (await used.maintenance.check(full=False))["checks"] == ["first", "second", "segments"]
+    assert [(each["phase"], each["done"], each["total"]) for each in told] == [("first", 0, 2), ("second", 1, 2)]
+
+
 async def test_rules_that_no_database_knows_are_checked(used: Opened) -> None:
     await write(
         used,
@@ -477,3 +565,20 @@ async def test_an_older_schema_is_told(used: Opened) -> None:
     async with used.store.database.write() as connection:
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     assert await broken(used) == {"schema": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "password"),
+    [
+        ("postgresql+asyncpg://me:s3@a/mail", "postgresql://me@a/mail", "s3"),
+        ("postgresql+asyncpg://me@a:5433/mail?password=s3", "postgresql://me@a:5433/mail", "s3"),
+        (
+            "postgresql+asyncpg://me:s3@a:5433,b/mail?target_session_attrs=read-write",
+            "postgresql://me@/mail?host=a%2Cb&port=5433%2C5432&target_session_attrs=read-write",
+            "s3",
+        ),
+    ],
+    ids=["in the address", "in the query", "several hosts"],
+)
+def test_the_tools_are_given_the_address_without_the_password(url: str, shown: str, password: str) -> None:
+    assert postgres_dump.without_password(url) == (shown, password)

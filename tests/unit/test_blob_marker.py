@@ -128,7 +128,80 @@ async def test_a_crash_before_the_place_knew_is_completed(database: Database, pl
     async with database.write() as connection:
         await connection.execute(insert(setting).values(name="blob_place", value="pending abc"))
     await prove_place(database, place)
-    assert (await place.read_marker(), await said(database)) == ("abc", "abc")
+    text = await place.read_marker()
+    assert text
+    assert text.startswith("abc.")
+    assert await said(database) == text
+
+
+async def test_a_crash_before_the_database_knew_is_completed(database: Database, place: Segments) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(setting).values(name="blob_place", value="pending abc"))
+    await place.write_marker("abc.1")
+    await prove_place(database, place)
+    assert await said(database) == "abc.1"
+
+
+# -- nodes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def fleet_database(postgres_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    opened = await Database.open(postgres_url, data_dir=tmp_path / "node")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def folders(tmp_path: Path) -> AsyncIterator[list[LocalSegments]]:
+    """What two nodes have that were given no common place."""
+    made = [LocalSegments(tmp_path / name) for name in ("a", "b")]
+    yield made
+    for each in made:
+        await each.close()
+
+
+async def test_of_nodes_that_start_at_once_in_folders_of_their_own_one_does(
+    fleet_database: Database, folders: list[LocalSegments], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_look = asyncio.Barrier(len(folders))
+
+    async def read_marker(place: LocalSegments) -> str | None:
+        await both_look.wait()
+        return await read(place)
+
+    read = LocalSegments.read_marker
+    monkeypatch.setattr(LocalSegments, "read_marker", read_marker)
+    outcomes = await asyncio.gather(*(prove_place(fleet_database, each) for each in folders), return_exceptions=True)
+    assert [outcome for outcome in outcomes if outcome is None] == [None]
+    [refused] = [outcome for outcome in outcomes if outcome is not None]
+    assert isinstance(refused, StoreError)
+    assert "another node" in refused.message
+    assert "service.blob_url" in refused.hint
+    # For ever, not only at that moment.
+    again = await asyncio.gather(*(prove_place(fleet_database, each) for each in folders), return_exceptions=True)
+    assert [type(outcome) for outcome in again] == [type(outcome) for outcome in outcomes]
+
+
+async def test_a_node_that_comes_later_with_a_folder_of_its_own_is_refused(
+    fleet_database: Database, folders: list[LocalSegments]
+) -> None:
+    first, second = folders
+    await prove_place(fleet_database, first)
+    with pytest.raises(StoreError, match="does not hold") as refused:
+        await prove_place(fleet_database, second)
+    assert await second.read_marker() is None
+    text = await first.read_marker()
+    assert text
+    assert text in refused.value.hint
+    # That is how an operator says that it is the place.
+    await second.write_marker(text)
+    await prove_place(fleet_database, second)
+
+
+async def test_nodes_of_a_common_place_agree(fleet_database: Database, place: Segments) -> None:
+    await asyncio.gather(*(prove_place(fleet_database, place) for _ in range(5)))
+    assert await place.read_marker() == await said(fleet_database)
 
 
 async def test_nodes_that_start_at_once_agree(database: Database, place: Segments) -> None:

@@ -109,3 +109,23 @@ def test_the_ledger_of_a_message(run: Run) -> None:
     code, out, _ = run("message", "read", "7", "--processing", "--json")
     assert json.loads(out)["status"] == "failed"
     assert run("message", "read", "7", "--processing", "--raw")[0] == 2
+
+
+def test_what_runs_for_a_processor_is_cancelled(run: Run) -> None:
+    code, out, _ = run("reprocess", "--processor", "threat", "--cancel")
+    assert code == 0
+    assert out == "cancelled: 3 messages are not processed again by threat version 2, 2 were or are\n"
+    code, out, err = run("reprocess", "--processor", "threat", "--cancel")
+    assert (code, out) == (0, "")
+    assert "nothing is being processed again by threat" in err
+    assert run("reprocess", "--processor", "summary", "--cancel")[:2] == (0, "")
+
+
+def test_a_cancelled_one_as_json(run: Run) -> None:
+    code, out, _ = run("reprocess", "--processor", "threat", "--cancel", "--json")
+    assert (code, [each["dropped"] for each in json.loads(out)["cancelled"]]) == (0, [3])
+
+
+def test_it_goes_with_nothing_else(run: Run) -> None:
+    code, _, err = run("reprocess", "--processor", "threat", "--cancel", "--all")
+    assert (code, "--cancel goes with --processor alone" in err) == (2, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -448,3 +449,29 @@ async def test_of_several_processors_the_last_one_tells(database: Database) -> N
 
 def _failed(claim: Claim, *, again: bool = False) -> Failed:
     return Failed(claim, "boom", 60.0 if again else None)
+
+
+async def test_taking_over_does_not_wait_for_rows_that_are_being_let_in(postgres_url: str, data_dir: Path) -> None:
+    """Nor they for it: each has one of two rows, in its own order, and wants the other."""
+    database = await Database.open(postgres_url, data_dir=data_dir)
+    try:
+        async with database.write() as connection:
+            for number in (1, 2):
+                await add_account(connection, number)
+            for number in (1, 2):
+                await add_messages(connection, [number], account_id=3 - number)
+                await queue.enqueue(connection, [new_work(number, account_id=3 - number)], 600.0)
+            await connection.execute(update(work).values(state="throttled"))
+        row = await asked(database)
+        async with asyncio.timeout(30):
+            async with database.write() as connection:
+                await queue.take_turns(connection, ["threat"])
+                assert await queue.let_in(connection, "threat", [1], 1) == 1
+                moved = await piece(database, row)
+                assert await queue.let_in(connection, "threat", [2], 1) == 1
+            assert moved is not None
+            assert not moved.done, "the one that was held is looked at again"
+            assert (await all_of(database, moved)).done
+        assert {version for _, version, _ in (await rows(database)).values()} == {2}
+    finally:
+        await database.close()

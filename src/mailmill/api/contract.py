@@ -95,6 +95,13 @@ class Reprocessing(Protocol):
 
     async def show(self, reprocess_id: int) -> JsonObject: ...
 
+    async def cancel(self, reprocess_id: int) -> JsonObject:
+        """Answers when it is taken back, or ``cancelling`` still; may be cancelled, and then goes on.
+
+        ConflictError where all is done.
+        """
+        ...
+
     async def list(self) -> list[JsonObject]: ...
 
 
@@ -130,13 +137,17 @@ class Work(Protocol):
         ...
 
     async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
-        """Puts failed work back in the queue; returns how many rows."""
+        """Puts failed work back in the queue; returns how many rows. May be cancelled: what is done stays done."""
         ...
 
     async def drop(
         self, *, message_ids: list[str] | None, processor: str | None, everything: bool, any_state: bool
     ) -> int:
-        """Gives failed work up (``any_state``: all of it); returns how many rows."""
+        """Gives failed work up (``any_state``: all of it); returns how many rows. May be cancelled, as a retry."""
+        ...
+
+    def operation(self) -> JsonObject:
+        """How far a retry or a drop is: ``{"running": {"task", "phase", "done", "total"} | None}``."""
         ...
 
     async def pause(self, processor: str) -> JsonObject: ...

@@ -33,6 +33,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "There is no such thing."}}
 
+CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorAnswer, "description": "It does not fit what is there; the hint says what to do first."}
+}
+
 
 def answers(model: type[Any], *more: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route: 200 with ``model``, and the errors named."""

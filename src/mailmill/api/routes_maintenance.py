@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import JSONResponse, Response
 
-from mailmill.api.door import ERRORS, NOT_FOUND, PROTECTED, AccountName, Door, answers
+from mailmill.api.door import CONFLICT, ERRORS, NOT_FOUND, PROTECTED, AccountName, Door, answers
 from mailmill.api.errors import error_response
 from mailmill.api.gate import LOCAL_PEER
 from mailmill.api.schemas import ErrorAnswer
@@ -17,9 +17,6 @@ from mailmill.api.waiting import until_gone
 
 router = APIRouter(prefix="/v1", dependencies=PROTECTED)
 
-_CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"model": ErrorAnswer, "description": "It does not fit what is there; the hint says what to do first."}
-}
 _LOCAL: dict[int | str, dict[str, Any]] = {
     403: {"model": ErrorAnswer, "description": "Only through the service's own socket."}
 }
@@ -110,7 +107,7 @@ async def maintenance_state(door: Door) -> Response:
     "/database/check",
     tags=["service"],
     summary="Is the store sound?",
-    responses=answers(Checked, ERRORS, _CONFLICT),
+    responses=answers(Checked, ERRORS, CONFLICT),
 )
 async def check(request: Request, door: Door, wanted: Annotated[CheckRequest | None, Body()] = None) -> Response:
     """Looks for what is broken in the database and in the raw mail, and changes nothing. Answers when it is over; `GET
@@ -125,7 +122,7 @@ async def check(request: Request, door: Door, wanted: Annotated[CheckRequest | N
     "/database/backup",
     tags=["service"],
     summary="Copy the store while it is used",
-    responses=answers(BackedUp, ERRORS, _LOCAL, _CONFLICT),
+    responses=answers(BackedUp, ERRORS, _LOCAL, CONFLICT),
 )
 async def backup(request: Request, door: Door, wanted: Annotated[BackupRequest, Body()]) -> Response:
     """Writes a folder on the service's machine, so it is only for who may open its socket: `mailmill db backup` asks
@@ -143,7 +140,7 @@ async def backup(request: Request, door: Door, wanted: Annotated[BackupRequest, 
     "/account/{account}",
     tags=["accounts"],
     summary="Delete what an account left here",
-    responses=answers(Removed, ERRORS, NOT_FOUND, _CONFLICT),
+    responses=answers(Removed, ERRORS, NOT_FOUND, CONFLICT),
 )
 async def remove_account(
     request: Request,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import JSONResponse, Response
 
-from mailmill.api.door import ERRORS, NOT_FOUND, PROTECTED, Door, answers
+from mailmill.api.door import CONFLICT, ERRORS, NOT_FOUND, PROTECTED, Door, answers
 from mailmill.api.errors import error_response
 from mailmill.api.waiting import until_gone
 
@@ -50,13 +50,17 @@ class ReprocessAnswer(BaseModel):
     id: str | None = Field(description="To ask for how far it is; null for a dry run.")
     processor: str
     version: int
-    state: Literal["running", "done", "dryRun"]
+    state: Literal["running", "done", "cancelling", "cancelled", "dryRun"]
     total: int | None = Field(description="Messages it is about; null until they are counted.")
     queued: int = Field(description="Messages that are in the queue, or have been.")
     left: int | None = Field(description="Messages that are still to be queued or to be processed.")
     failed: int = Field(description="Work for this processor that failed for good, of whatever origin.")
     created_at: str
     queued_at: str | None = Field(description="When the last message was put into the queue.")
+
+
+class ReprocessCancelled(ReprocessAnswer):
+    dropped: int = Field(description="Messages that are not processed again, though they were queued.")
 
 
 class ReprocessList(BaseModel):
@@ -99,3 +103,17 @@ async def list_all(door: Door) -> Response:
 @router.get("/{reprocess_id}", summary="How far one of them is", responses=answers(ReprocessAnswer, ERRORS, NOT_FOUND))
 async def show(door: Door, reprocess_id: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
     return JSONResponse(await door.reprocessing.show(reprocess_id))
+
+
+@router.delete(
+    "/{reprocess_id}", summary="Cancel it", responses=answers(ReprocessCancelled, ERRORS, NOT_FOUND, CONFLICT)
+)
+async def cancel(request: Request, door: Door, reprocess_id: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
+    """Queues no more of it, and drops what is queued and has not begun; what has begun goes on, and what has failed
+    before is failed again. Answers when that is done, or, with the state `cancelling`, where others hold the last rows
+    for longer than a moment; then, and where nobody waits any more, it goes on by itself.
+    """
+    answer = await until_gone(request, door.reprocessing.cancel(reprocess_id))
+    if answer is None:
+        return error_response(503, "stopping", "the service stops; the cancelling goes on when it runs again")
+    return JSONResponse(answer)

@@ -425,6 +425,17 @@ class Dropped(_Answer):
     dropped: int
 
 
+class QueueSweep(_Answer):
+    task: str
+    phase: str
+    done: int = Field(description="Rows of work so far.")
+    total: int = Field(description="0 where messages were named.")
+
+
+class QueueOperation(_Answer):
+    running: QueueSweep | None
+
+
 class ProcessorPause(_Answer):
     processor: str
     paused: bool

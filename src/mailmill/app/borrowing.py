@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mailmill.app.supervisor import Application
 
 _RETRY_SECONDS = 1.0
+_SERIAL = itertools.count(1)
 
 
 class Borrowing:
@@ -28,7 +30,8 @@ class Borrowing:
     def __init__(self, application: Application) -> None:
         self._app = application
         # Without roles nothing is given to it: it has what it asks for.
-        node = replace(application.fleet_node, id=f"{application.node}:command"[-80:], roles=())
+        # A name of its own: who retires gives back all that its name holds, and others may borrow beside it.
+        node = replace(application.fleet_node, id=f"{application.node}:command{next(_SERIAL)}"[-80:], roles=())
         self._book = LeaseBook(application.database, node, application.settings.service.lease_seconds)
         self._turn = asyncio.Lock()
 
@@ -38,15 +41,18 @@ class Borrowing:
             yield self
             return
         await self._book.renew()
-        async with asyncio.TaskGroup() as group:
-            renewing = group.create_task(self._renew())
-            try:
-                yield self
-            finally:
-                renewing.cancel()
-                with contextlib.suppress(MailmillError, TimeoutError):
-                    async with asyncio.timeout(_RETRY_SECONDS):
-                        await self._book.retire()
+        # No task group: what fails within is to be raised as it is.
+        renewing = asyncio.create_task(self._renew(), name="borrowing")
+        try:
+            yield self
+        finally:
+            renewing.cancel()
+            with contextlib.suppress(MailmillError, TimeoutError):
+                async with asyncio.timeout(_RETRY_SECONDS):
+                    await asyncio.wait([renewing])
+                    await self._book.retire()
+        if renewing.done() and not renewing.cancelled():
+            renewing.result()
 
     async def borrow(self, account: RunningAccount) -> bool:
         """Whether the account is ours to sync now; then its row is read anew and its writes are guarded."""

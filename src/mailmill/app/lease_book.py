@@ -6,6 +6,7 @@ Laws:
   ends a margin before the database's: whoever may take it comes after we have stopped.
 * What the database says we have is what we have: a lease whose commit we never heard of is found at the next round.
   So one of these asks at a time, or what one takes would be missing in what another has read before.
+* All of it goes through the urgent door (`doors`): a node whose writers are all busy is alive.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from mailmill.clock import boot_seconds
-from mailmill.store import leases
+from mailmill.store import doors, leases
 from mailmill.store.database import Database, WakeName
 from mailmill.store.leases import Fleet, Node
 from mailmill.store.owned_database import Lease
@@ -50,7 +51,7 @@ class LeaseBook:
         """Prove life, renew all, and look around. ``tell`` has the other nodes look too. Raises StoreError."""
         async with self._turn:
             asked_at = boot_seconds()
-            async with self._database.write(wake=_WAKE_NODES if tell else ()) as connection:
+            async with doors.write_urgent(self._database, wake=_WAKE_NODES if tell else ()) as connection:
                 await leases.beat(connection, self.node, stopping=stopping)
                 epochs = await leases.renew(connection, self.node.id, self.lease_seconds)
                 fleet = await leases.read_fleet(connection)
@@ -64,7 +65,7 @@ class LeaseBook:
         """Take those that can be had. Raises StoreError."""
         async with self._turn:
             asked_at = boot_seconds()
-            async with self._database.write() as connection:
+            async with doors.write_urgent(self._database) as connection:
                 epochs = await leases.take(connection, self.node.id, shards, self.lease_seconds)
             self._note(epochs, asked_at)
 
@@ -72,7 +73,7 @@ class LeaseBook:
         """Give leases back and tell the other nodes. They count as lost from the call on. Raises StoreError."""
         for lease in given:
             self._drop(lease)
-        async with self._turn, self._database.write(wake=_WAKE_NODES) as connection:
+        async with self._turn, doors.write_urgent(self._database, wake=_WAKE_NODES) as connection:
             await leases.release(connection, self.node.id, {lease.shard: lease.epoch for lease in given})
 
     async def retire(self) -> None:
@@ -80,7 +81,7 @@ class LeaseBook:
         async with self._turn:
             for lease in list(self.held.values()):
                 self._drop(lease)
-            async with self._database.write(wake=_WAKE_NODES) as connection:
+            async with doors.write_urgent(self._database, wake=_WAKE_NODES) as connection:
                 await leases.retire(connection, self.node.id)
 
     def expire(self) -> list[Lease]:

@@ -30,8 +30,7 @@ def configure(*, level: str, form: Literal["json", "console"], file: Path | None
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            # WatchedFileHandler: logrotate may move the file away under us.
-            handlers.append(logging.handlers.WatchedFileHandler(file, encoding="utf-8"))
+            handlers.append(_File(file, encoding="utf-8"))
         except OSError as error:
             raise ConfigurationError(
                 f"cannot write the log file {file}: {error.strerror}",
@@ -56,12 +55,27 @@ def configure(*, level: str, form: Literal["json", "console"], file: Path | None
             structlog.contextvars.merge_contextvars,
             *_NAMES,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _exception_in_hand,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _exception_in_hand(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """``exc_info=True`` means the exception that is being handled: the listener's thread, which formats, has none."""
+    if event.get("exc_info") is True:
+        event["exc_info"] = sys.exc_info()
+    return event
+
+
+class _File(logging.handlers.WatchedFileHandler):
+    """Watched: logrotate may move the file away under us. What it cannot take (a full disk) stderr has all the same."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
+        """Nothing: logging would print a traceback for each line, and bury what the lines say."""
 
 
 class _Hand(logging.handlers.QueueHandler):

@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from mailmill.app import views
 from mailmill.errors import ConflictError, InvalidRequestError, StorageUnavailableError, StoreError
-from mailmill.store import backup, blob_references, integrity, message_queries, postgres_dump
+from mailmill.store import backup, blob_references, doors, integrity, message_queries, postgres_dump
 from mailmill.store.backup import Manifest, StoredFile
 from mailmill.store.integrity import Finding
 from mailmill.store.segments import BlobRef
@@ -104,15 +104,18 @@ class Maintenance:
 
     async def _check(self, progress: Progress, *, full: bool) -> JsonObject:
         began = time.monotonic()
-        checks: list[str] = []
         findings: list[Finding] = []
-        progress.begin("database")
         async with self._app.database.read() as connection:
-            async for name, finding in integrity.database_findings(connection):
-                checks.append(name)
-                progress.begin(name)
-                if finding is not None:
-                    findings.append(finding)
+            to_do = integrity.database_checks(connection)
+        checks = [check.name for check in to_do]
+        for number, check in enumerate(to_do):
+            progress.begin(check.name, len(to_do))
+            progress.done = number
+            async with doors.read_unhurried(self._app.database) as connection:
+                finding = await check.run(connection)
+            if finding is not None:
+                findings.append(finding)
+        async with doors.read_unhurried(self._app.database) as connection:
             ends = await integrity.segment_ends(connection)
         checks.append("segments")
         findings += await self._segments(progress, ends)

@@ -11,6 +11,7 @@ Laws:
 - What has begun by a lease ends before the lease is given back; what hangs is left behind: it can write no more.
 - A newcomer's share moves a few shards at a time, so that the servers see no storm of logins. What is free is taken at
   once, however much it is: nobody keeps it in sync.
+- What became of the accounts of our shards is looked at in each round: one that was paused is stopped within it.
 - A failed round is repeated soon. Until then the leases run, and the guard counts.
 """
 
@@ -29,7 +30,7 @@ import structlog
 from mailmill.app import shard_plan
 from mailmill.app.lease_book import LeaseBook
 from mailmill.errors import MailmillError
-from mailmill.store import leases
+from mailmill.store import doors, leases
 from mailmill.store.database import Database
 from mailmill.store.leases import Fleet, Node
 from mailmill.store.owned_database import Lease
@@ -45,6 +46,7 @@ _RETRY_SECONDS = 1.0
 _GUARD_SECONDS = 0.5
 _END_SECONDS = 3.0
 _DEAD_KEPT_SECONDS = 3600.0
+_FORGET_DEAD_EVERY_SECONDS = 300.0
 
 _log = structlog.get_logger("mailmill.nodes")
 
@@ -57,6 +59,9 @@ class ShardAccounts(Protocol):
 
     async def stop(self, shards: Collection[int]) -> None:
         """End them, within some seconds. Must give the order before its first await."""
+
+    async def review(self, leases: Collection[Lease]) -> None:
+        """Of these shards, end the accounts that were paused since, and begin those that go on. Raises StoreError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Ownership:
         self._book = LeaseBook(database, node, self._settings.lease_seconds, trouble=self._stirred.set)
         self._begun: dict[int, Lease] = {}
         self._next_gift_at = 0.0
+        self._forget_dead_at = 0.0
 
     @property
     def owned(self) -> dict[int, Lease]:
@@ -127,19 +133,16 @@ class Ownership:
                     _log.warning(
                         "leases not renewed", error=str(error) or "no answer in time", held=len(self._book.held)
                     )
-                    pause = _RETRY_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311
+                    pause = self._retry_seconds * random.uniform(0.5, 1.0)  # noqa: S311
                 except Exception as error:  # noqa: BLE001 - the boundary: the guard ends what must end, we try again
                     trace = "".join(traceback.format_exception(error))
                     _log.error("a round of the leases failed", error=str(error), exception=trace)
-                    pause = _RETRY_SECONDS
+                    pause = self._retry_seconds
                 await asyncio.sleep(_HINT_PAUSE_SECONDS)
                 await hints.wait(pause)
 
     async def _round(self, *, tell: bool) -> bool:
         """Returns whether shards are still to be given up."""
-        if tell:
-            async with self._database.write() as connection:
-                await leases.forget_dead(connection, max(_DEAD_KEPT_SECONDS, 10 * self._settings.lease_seconds))
         renewed = await self._book.renew(tell=tell)
         if renewed.lost:
             _log.warning("shards were taken over", shards=sorted(lease.shard for lease in renewed.lost))
@@ -152,9 +155,25 @@ class Ownership:
         free = {each.id for each in fleet.shards if not each.owner}
         wanted = [shard for shard in free if target.get(shard) == self._id and shard not in self._book.held]
         if wanted:
+            before = set(self._book.held)
             await self._book.take(wanted)
+            if taken := sorted(set(self._book.held) - before):
+                _log.info("took shards", shards=taken)
             await self._settle()
+        await self._after_a_round()
         return moving
+
+    async def _after_a_round(self) -> None:
+        """What may wait: none of it must keep a lease from being renewed."""
+        clock = asyncio.get_running_loop().time
+        try:
+            await self._accounts.review(list(self._begun.values()))
+            if clock() >= self._forget_dead_at:
+                self._forget_dead_at = clock() + _FORGET_DEAD_EVERY_SECONDS
+                async with doors.write_urgent(self._database) as connection:
+                    await leases.forget_dead(connection, max(_DEAD_KEPT_SECONDS, 10 * self._settings.lease_seconds))
+        except MailmillError as error:
+            _log.warning("accounts that were paused since, and dead nodes, are looked after later", error=str(error))
 
     async def _settle(self) -> None:
         """Have running what we have, and nothing else."""
@@ -224,6 +243,10 @@ class Ownership:
     def _forget(self, shards: Collection[int]) -> list[int]:
         """Not ours any more from now on; returns those that had begun."""
         return [shard for shard in shards if self._begun.pop(shard, None) is not None]
+
+    @property
+    def _retry_seconds(self) -> float:
+        return min(_RETRY_SECONDS, self._settings.renew_seconds)
 
     @property
     def _id(self) -> str:

@@ -49,7 +49,7 @@ class Removals:
             await self._stop(connection, name)
             if not purge:
                 return {"account": name, "purged": False, "messages": 0, "seconds": 0.0}
-            removal = await account_removal.mark(connection, name, time.time())
+            removal = await account_removal.mark(connection, name, self._app.clock())
         _log.info("deleting an account", account=name)
         messages = await finish_removal(database, removal.account_id)
         _log.info("deleted an account", account=name, messages=messages)
@@ -65,7 +65,8 @@ class Removals:
         fleet that has run since before the account was paused may have it in its own. Raises ConflictError.
         """
         if self._app.database.alone:
-            await account_store.pause_missing(connection, set(self._app.accounts), time.time())
+            # It alone: the others that this configuration lacks may be in the service's.
+            await account_store.pause(connection, name, self._app.clock())
             return
         row = await account_store.get_account(connection, name)
         if not row.paused:

@@ -1,15 +1,14 @@
 """A processor run again over the past: asked for here, put into the queue piece by piece, and how far it is.
 
-What is asked for is a row, and a task of every process carries rows on that are not done: a crash, a restart or a node
-that dies stops nothing. Pieces are short, and between two of them the writer is left to others for as long as the piece
-took.
+What is asked for is a row, and a task of every process carries rows on that are not done, or not all taken back: a
+crash, a restart or a node that dies stops nothing. Pieces are short, and between two of them the writer is left to
+others for as long as the piece took.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,9 +20,9 @@ import structlog
 from mailmill.app import one_pass
 from mailmill.app.figures import Kept
 from mailmill.app.views import iso
-from mailmill.errors import InvalidRequestError, MailmillError, NotFoundError
+from mailmill.errors import ConflictError, InvalidRequestError, MailmillError, NotFoundError
 from mailmill.store import accounts as account_store
-from mailmill.store import reprocess
+from mailmill.store import reprocess, reprocess_cancel
 from mailmill.store.database import WakeName
 from mailmill.store.reprocess import Lane, ReprocessRow, Wanted
 
@@ -38,6 +37,8 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 # A look that finds nothing to queue is noted now and then, so that a restart does not begin at the front.
 _NOTE_SECONDS: Final = 5.0
 _WAIT_POLL_SECONDS: Final = 0.5
+_MISSES: Final = 20
+_MISS_PAUSE_SECONDS: Final = 0.1
 _WAKE_WORK: Final[tuple[WakeName, ...]] = ("work",)
 
 _log = structlog.get_logger("mailmill.reprocess")
@@ -95,11 +96,11 @@ class Reprocessing:
                 raise NotFoundError(f"there is no mailbox {unknown[0]!r}", hint="the paths: mailmill mailbox list")
         if dry_run:
             async with self._app.database.read() as connection:
-                row = await reprocess.preview(connection, declared.name, declared.version, wanted, time.time())
+                row = await reprocess.preview(connection, declared.name, declared.version, wanted, self._app.clock())
             total = await self._count(row)
             return _view(row, Lane(0, 0)) | {"id": None, "state": "dryRun", "total": total, "left": total}
         async with self._app.database.write() as connection:
-            row = await reprocess.create(connection, declared.name, declared.version, wanted, time.time())
+            row = await reprocess.create(connection, declared.name, declared.version, wanted, self._app.clock())
         _log.info("reprocessing asked for", id=row.id, processor=row.processor, version=row.version)
         if self._app.running:
             self._news.set()
@@ -124,6 +125,25 @@ class Reprocessing:
         lanes = {name: await self._lane(name) for name in {row.processor for row in rows}}
         return [_view(row, lanes[row.processor]) for row in rows]
 
+    async def cancel(self, reprocess_id: int) -> JsonObject:
+        """Queue no more of it, and drop what is queued and has not begun; what has begun goes on. Answers with
+        :meth:`show`'s object and, as ``dropped``, how many messages are not processed again by that.
+
+        Goes on by itself where the wait is given up, and where others hold the last rows for longer than a moment: it
+        is still ``cancelling`` then. Raises NotFoundError, and ConflictError where all is done.
+        """
+        shown = await self.show(reprocess_id, fresh=True)
+        if shown["state"] == "done":
+            raise ConflictError(
+                f"reprocessing {reprocess_id} is done", hint="what it made stays; an older version does not come back"
+            )
+        async with self._app.database.write() as connection:
+            row = await reprocess_cancel.mark(connection, reprocess_id)
+        dropped = await self._take_back(row) if row.state == "cancelling" else 0
+        _log.info("reprocessing was cancelled", id=row.id, processor=row.processor, dropped=dropped)
+        self._news.set()
+        return await self.show(reprocess_id, fresh=True) | {"dropped": dropped}
+
     async def run(self) -> None:
         """Carry on what was asked for, for ever."""
         failures = 0
@@ -134,6 +154,9 @@ class Reprocessing:
                 async with self._app.database.read() as connection:
                     rows = await reprocess.list_running(connection)
                 for row in rows:
+                    if row.cancelled:
+                        await self._take_back(row)
+                        continue
                     # A processor that is not configured any more comes back, or its row is forgotten in time.
                     if any(declared.name == row.processor for declared in self._app.processors):
                         await self._carry_on(row)
@@ -166,12 +189,37 @@ class Reprocessing:
                 continue
             began = loop.time()
             async with database.write(wake=_WAKE_WORK) as connection:
-                moved = await reprocess.put_piece(connection, row, found, time.time())
+                moved = await reprocess.put_piece(connection, row, found, self._app.clock())
             if moved is None or (not moved.done and found.reached >= row.last_id):
                 return
             row, looked, noted_at = moved, moved.position, loop.time()
             await asyncio.sleep(noted_at - began)
         _log.info("reprocessing is queued", id=row.id, processor=row.processor, messages=row.queued)
+
+    async def _take_back(self, row: ReprocessRow) -> int:
+        """What it has queued and has not begun; returns how many rows. Cut anywhere, it is carried on by `run`."""
+        database, loop = self._app.database, asyncio.get_running_loop()
+        dropped = misses = 0
+        while misses < _MISSES:
+            taken = 0
+            for step in reprocess_cancel.STEPS:
+                began = loop.time()
+                async with database.write() as connection:
+                    piece = await reprocess_cancel.take_back(connection, row, step, self._app.clock())
+                taken += piece
+                await asyncio.sleep(loop.time() - began if piece else 0)
+            dropped += taken
+            if taken:
+                misses = 0
+                continue
+            async with database.write() as connection:
+                if not await reprocess_cancel.is_left(connection, row):
+                    await reprocess_cancel.close(connection, row, self._app.clock())
+                    break
+            # Others are at what is left, and hold nothing for long.
+            misses += 1
+            await asyncio.sleep(_MISS_PAUSE_SECONDS)
+        return dropped
 
     async def _count(self, row: ReprocessRow) -> int:
         """How many messages it is about; a snapshot for each window, so that none is held long."""
@@ -184,7 +232,7 @@ class Reprocessing:
 
     async def _until_processed(self, reprocess_id: int) -> None:
         # Nothing tells that the last row of one is done: workers know rows, not what they are of.
-        while (await self.show(reprocess_id))["state"] != "done":  # noqa: ASYNC110
+        while (await self.show(reprocess_id))["state"] == "running":  # noqa: ASYNC110
             await asyncio.sleep(_WAIT_POLL_SECONDS)
 
     async def _lane(self, processor: str, *, fresh: bool = False) -> Lane:
@@ -207,20 +255,20 @@ def _view(row: ReprocessRow, lane: Lane) -> JsonObject:
     """``left`` counts what is still to be queued and what of it still waits or runs; others' backlog for the same
     processor may hide in it, so it is never more than what was asked for."""
     total = max(row.total or 0, row.queued)
-    unqueued = 0 if row.done else None if row.total is None else max(1, total - row.queued)
+    unqueued = 0 if row.done or row.cancelled else None if row.total is None else max(1, total - row.queued)
     left = None if unqueued is None else unqueued + min(row.queued, lane.left)
     wanted = row.wanted
     return {
         "id": str(row.id),
         "processor": row.processor,
         "version": row.version,
-        "state": "running" if left is None or left else "done",
+        "state": row.state if row.cancelled else "running" if left is None or left else "done",
         "since": iso(wanted.since),
         "until": iso(wanted.until),
         "failedOnly": wanted.failed,
         "versionBelow": wanted.below,
         "all": wanted.everything,
-        "total": row.queued if row.done else row.total,
+        "total": row.queued if row.done or row.cancelled else row.total,
         "queued": row.queued,
         "left": left,
         "failed": lane.failed,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mailmill.app import views
 from mailmill.app.wiring import segments_of
-from mailmill.errors import ConflictError, InvalidRequestError, MailmillError, StoreError
+from mailmill.errors import ConflictError, InvalidRequestError
 from mailmill.settings import Settings
 from mailmill.store import backup, blob_references, postgres_dump
 from mailmill.store.backup import Manifest
@@ -64,7 +64,8 @@ async def restore(settings: Settings, folder: Path, tell: Tell) -> JsonObject:
 
     Everything is compared with the manifest before anything is written and again as it lies there. The database comes
     last: a restore that was cut leaves a folder that no service takes for a store. No raw mail is collected until the
-    database is adopted (`adopt`): the segments may be those of the store that it was copied from.
+    database is adopted (`adopt`), from the transaction or the file on that brings it: the segments may be those of the
+    store that it was copied from.
 
     Raises InvalidRequestError for what is no backup or unfit for the configuration, ConflictError where something is
     there already, StoreError for one that is damaged.
@@ -90,8 +91,7 @@ async def restore(settings: Settings, folder: Path, tell: Tell) -> JsonObject:
             )
         tell("database", 0, 0)
         if url.startswith("postgresql"):
-            await postgres_dump.restore(url, folder / backup.DUMP)
-            await _hold_postgresql(url)
+            await postgres_dump.restore(url, folder / backup.DUMP, then=blob_references.HOLD_UNTIL_ADOPTED)
         else:
             await asyncio.to_thread(backup.put_back_sqlite, folder, manifest, sqlite_path(url), segments)
     finally:
@@ -182,25 +182,3 @@ async def _refuse_used_postgresql(url: str) -> None:
             "the database that service.database_url names is not empty",
             hint="make a new one with createdb, and name it",
         )
-
-
-async def _hold_postgresql(url: str) -> None:
-    from mailmill.store import postgres_link
-    from mailmill.store.postgres_errors import DRIVER_ERRORS
-
-    # Not through `Database`, which would bring the schema to head.
-    statement = (
-        f"INSERT INTO setting (name, value) VALUES ('{blob_references.HELD_UNTIL}', '{blob_references.UNTIL_ADOPTED}')"  # noqa: S608 - constants
-        " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-    )
-    try:
-        connection = await (await postgres_link.find(url)).connect()
-        try:
-            await connection.execute(statement, timeout=postgres_link.CONNECT_SECONDS)
-        finally:
-            await connection.close(timeout=postgres_link.CONNECT_SECONDS)
-    except (*DRIVER_ERRORS, MailmillError) as error:
-        raise StoreError(
-            "the database was restored, but not held: a service on it might remove raw mail that another store needs",
-            hint="drop it (dropdb), make it anew, and restore again",
-        ) from error

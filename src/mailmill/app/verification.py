@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mailmill.app import views
+from mailmill.app.account_tasks import take_account
 from mailmill.app.borrowing import Borrowing
 from mailmill.app.one_pass import refused
 from mailmill.errors import ConflictError, MailmillError
@@ -118,11 +119,14 @@ class Verification:
         name = account.configured.name
         async with self._turns.setdefault(name, asyncio.Lock()), Borrowing(self._app).open() as own:
             if self._app.has_other_nodes and not account.kept:
-                return VerifyReport(name, error=_elsewhere(name))
-            if not account.kept and account.row.state is AccountState.AUTHENTICATION_ERROR:
-                return VerifyReport(name, error=refused(account))
-            if not account.kept and not await own.borrow(account):
-                return VerifyReport(name, error=_elsewhere(name))
+                return VerifyReport(name, error=_not_here(name))
+            if not account.kept:
+                if not await own.borrow(account):
+                    return VerifyReport(name, error=_elsewhere(name))
+                await take_account(self._app, account)
+                if account.row.state is AccountState.AUTHENTICATION_ERROR:
+                    # Changed credentials have cleared it.
+                    return VerifyReport(name, error=refused(account))
             progress = self._progress[name] = VerifyProgress()
             try:
                 report = await verify_account(
@@ -174,6 +178,15 @@ class Verification:
                 "total": progress.total,
             }
         return {"account": name, "running": running, "last": last_view(last)}
+
+
+def _not_here(name: str) -> MailmillError:
+    """Of an account that a service does not keep: another node may, or none (it is paused, or its node is gone)."""
+    return ConflictError(
+        "this node does not keep it in sync",
+        hint="verify it on the node that does: `mailmill account list` shows which, if any; none where it is paused",
+        account=name,
+    )
 
 
 def _elsewhere(name: str) -> MailmillError:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from mailmill.app import views
+from mailmill.app.maintenance import Progress
 from mailmill.app.message_ids import message_number
+from mailmill.app.queue_sweep import Change, Selection, sweep
 from mailmill.errors import InvalidRequestError, NotFoundError
 from mailmill.store import message_queries as queries
 from mailmill.store import processors, queue, queue_view
 from mailmill.store.database import WakeName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from mailmill.app.supervisor import Application
 
 JsonObject = dict[str, Any]
 
 _WAKE_WORK: tuple[WakeName, ...] = ("work",)
-_DROPPED_AT_ONCE = 1000
 
 _log = structlog.get_logger("mailmill.app")
 
@@ -30,6 +34,7 @@ class WorkDesk:
 
     def __init__(self, application: Application) -> None:
         self._app = application
+        self._sweeps: list[Progress] = []
 
     async def rows(self, *, state: str | None, processor: str | None, limit: int) -> list[JsonObject]:
         """Work that is not done, next to be run first."""
@@ -47,10 +52,17 @@ class WorkDesk:
         return [views.work_row(row) for row in rows]
 
     async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
-        """Run failed work again: of these messages, of this processor, or all. Returns how many rows."""
+        """Run failed work again: of these messages, of this processor, or all. Returns how many rows.
+
+        In pieces: what is done when the wait is given up stays done, and who asks again gets the rest. What fails
+        again meanwhile stays failed.
+        """
+
+        async def change(connection: AsyncConnection, some: Sequence[int]) -> int:
+            return await queue.retry(connection, message_ids=some, processor=processor, now=self._app.clock())
+
         numbers = None if message_ids is None else [message_number(each) for each in message_ids]
-        async with self._app.database.write(wake=_WAKE_WORK) as connection:
-            return await queue.retry(connection, message_ids=numbers, processor=processor, now=time.time())
+        return await self._sweep("retry", Selection(numbers, processor, only_failed=True), change)
 
     async def drop(
         self, *, message_ids: list[str] | None, processor: str | None, everything: bool, any_state: bool
@@ -63,29 +75,30 @@ class WorkDesk:
             raise InvalidRequestError(
                 "nothing is named to be dropped", hint="name messages or a processor, or say that all is meant"
             )
+
+        async def change(connection: AsyncConnection, some: Sequence[int]) -> int:
+            return await queue.drop(
+                connection, message_ids=some, processor=processor, only_failed=not any_state, now=self._app.clock()
+            )
+
         numbers = None if message_ids is None else [message_number(each) for each in message_ids]
-        dropped, piece = 0, _DROPPED_AT_ONCE
-        # In pieces: a million rows in one transaction would keep all others from writing for minutes.
-        while piece == _DROPPED_AT_ONCE:
-            async with self._app.database.write(wake=_WAKE_WORK) as connection:
-                piece = await queue.drop(
-                    connection,
-                    message_ids=numbers,
-                    processor=processor,
-                    only_failed=not any_state,
-                    now=time.time(),
-                    limit=_DROPPED_AT_ONCE,
-                )
-            dropped += piece
+        dropped = await self._sweep("drop", Selection(numbers, processor, only_failed=not any_state), change)
         if dropped:
             _log.warning("work was given up by hand", rows=dropped, processor=processor, messages=len(numbers or ()))
         return dropped
+
+    def operation(self) -> JsonObject:
+        """``{"running": null}``, or how far what was asked last is: ``total`` is 0 where messages were named."""
+        running = self._sweeps[-1] if self._sweeps else None
+        if running is None:
+            return {"running": None}
+        return {"running": {"task": running.task, "phase": running.phase, "done": running.done, "total": running.total}}
 
     async def pause(self, processor: str) -> JsonObject:
         """Have no node run this processor. Raises NotFoundError where nobody knows it."""
         await self._check(processor)
         async with self._app.database.write(wake=_WAKE_WORK) as connection:
-            changed = await processors.pause(connection, processor, time.time())
+            changed = await processors.pause(connection, processor, self._app.clock())
         return {"processor": processor, "paused": True, "changed": changed}
 
     async def resume(self, processor: str) -> JsonObject:
@@ -94,6 +107,14 @@ class WorkDesk:
         async with self._app.database.write(wake=_WAKE_WORK) as connection:
             changed = await processors.resume(connection, processor)
         return {"processor": processor, "paused": False, "changed": changed}
+
+    async def _sweep(self, task: str, wanted: Selection, change: Change) -> int:
+        progress = Progress(task, phase=task)
+        self._sweeps.append(progress)
+        try:
+            return await sweep(self._app.database, wanted, change, progress, takes_away=task == "drop")
+        finally:
+            self._sweeps = [each for each in self._sweeps if each is not progress]
 
     async def _check(self, name: str) -> None:
         """Nodes may differ in what they run: what has work or is paused is known too."""

@@ -166,7 +166,7 @@ async def _in_process(settings: Settings) -> AsyncIterator[ServiceClient]:
     from mailmill.app.supervisor import open_application
     from mailmill.app.use_cases import UseCases
 
-    async with open_application(settings) as application:
+    async with open_application(settings, for_command=True) as application:
         # Nobody knows this token; requests pass as the socket's do.
         app = create_app(UseCases(application), Access(secrets.token_urlsafe(32)))
         transport = httpx2.ASGITransport(app=cast("Any", trusted(cast("AsgiApp", app))), raise_app_exceptions=True)

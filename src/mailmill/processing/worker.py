@@ -25,16 +25,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from mailmill.errors import MailmillError, StoreError
+from mailmill.errors import MailmillError
 from mailmill.processing.loader import CACHE_BYTES, MessageLoader, RawMessages
 from mailmill.processing.pump import Pump, Wanted
 from mailmill.processing.runners import Runners
 from mailmill.processing.threads import DEFAULT_SIZE
 from mailmill.store import dialect, queue
 from mailmill.store import processors as operated
+from mailmill.store.doors import write_urgent
 from mailmill.store.queue import Failed, Finished
+from mailmill.store.trouble import is_store_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,11 +51,9 @@ _SOON_OUTCOMES: Final = 100
 _MIN_DEADLINE_SECONDS: Final = 3600.0
 _MAX_BACK_OFF_SECONDS: Final = 10.0
 _MAX_REFUSALS: Final = 2
+_MAX_PUT_OFFS: Final = 4
 _END_SECONDS: Final = 3.0
 _WAKE_WORK: Final[tuple[WakeName, ...]] = ("work",)
-
-# SQLSTATE (PostgreSQL manual, appendix A): cardinality, data, integrity.
-_STATES_OF_ROWS: Final = ("21", "22", "23")
 
 _log = structlog.get_logger(__name__)
 
@@ -157,6 +156,7 @@ class Worker:
         self._upkeep_at = 0.0  # of the running clock, as is when life was proven last
         self._proven_at = 0.0
         self._reaps_from = 0.0
+        self._put_offs = 0
         self._claims_in_doubt = False
         self._stopping = False
 
@@ -171,9 +171,10 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then stop in good order within the grace and some seconds.
 
-        A cancellation stops without the grace. Raises StoreError where the store cannot be written at the start.
+        A cancellation stops without the grace. Raises StoreError where the store cannot be written at the start and is
+        nobody else's; a server of many is waited for.
         """
-        await self._begin()
+        await self._begin(stop)
         try:
             with self._database.wake.work.subscribe() as hints:
                 async with asyncio.TaskGroup() as group:
@@ -201,10 +202,23 @@ class Worker:
         self._round.set()
         await self._quiet.wait()
 
-    async def _begin(self) -> None:
+    async def _begin(self, stop: asyncio.Event) -> None:
         alone = self._database.alone if self._settings.alone is None else self._settings.alone
         self._proven_at = _running_clock()  # there is nothing yet that others could have taken for dead
-        await self._look_after(0.0 if alone else self._settings.dead_after_seconds)
+        failures = 0
+        while not stop.is_set():
+            try:
+                await self._look_after(0.0 if alone else self._settings.dead_after_seconds)
+                break
+            except MailmillError as error:
+                if alone:
+                    raise
+                # A server that is restarted, or a connection that is cut, comes back.
+                failures += 1
+                _log.warning("the worker waits for the store before it begins", error=str(error))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_pause_seconds(failures)):
+                        await stop.wait()
         self._round.set()
 
     # -- rounds -------------------------------------------------------------------------------------------------------
@@ -240,7 +254,7 @@ class Worker:
             # It may be the answer to the COMMIT that was lost.
             self._claims_in_doubt = self._claims_in_doubt or bool(wanted)
             self._round.set()
-            if outcomes and isinstance(error, Exception) and not _is_store_trouble(error):
+            if outcomes and isinstance(error, Exception) and not is_store_trouble(error):
                 self._refusals += 1
                 if self._refusals >= _MAX_REFUSALS:
                     await self._record_each(outcomes)
@@ -269,7 +283,7 @@ class Worker:
             try:
                 await self._exchange([outcome], [])
             except Exception as error:
-                if _is_store_trouble(error):
+                if is_store_trouble(error):
                     raise
                 claim = outcome.claim
                 reason = f"what came of it cannot be recorded: {error}"
@@ -282,7 +296,7 @@ class Worker:
                 try:
                     await self._exchange([Failed(claim, reason, None)], [])
                 except Exception as again:
-                    if _is_store_trouble(again):
+                    if is_store_trouble(again):
                         raise
                     # Its row is taken back at its deadline.
                     _log.error("its failure cannot be recorded either", message_id=claim.message_id, error=str(again))
@@ -418,18 +432,22 @@ class Worker:
     async def _look_after(self, dead_after_seconds: float) -> None:
         """Prove life, take back what the dead held, make due what waited, learn what is paused and what crashed."""
         began = _running_clock()
-        if began - self._proven_at > self._settings.dead_after_seconds / 2:
-            # Suspended, or without the database: then maybe so were the others, who are to prove their lives first.
-            self._reaps_from = began + self._settings.dead_after_seconds
-        async with self._database.write() as connection:
+        late = began - self._proven_at > self._settings.dead_after_seconds / 2
+        async with write_urgent(self._database) as connection:
             # For itself and first: what follows may wait for others' locks, and takes the dead's rows, its own too.
             await queue.heartbeat(connection, self.worker_id, dialect.now(connection))
         self._proven_at = began
+        if late and self._put_offs < _MAX_PUT_OFFS:
+            # Suspended, or without the database: then maybe so were the others, who are to prove their lives first. But
+            # a machine that is always late must not put it off for ever.
+            self._put_offs += 1
+            self._reaps_from = began + self._settings.dead_after_seconds
         taken_back = 0
         async with self._database.write() as connection:
             now = dialect.now(connection)
             let_in = await queue.let_in_all(connection, self._limits)
             if began >= self._reaps_from:
+                self._put_offs = 0
                 taken_back = await queue.reap(
                     connection, dead_after_seconds=dead_after_seconds, now=now, told_at=self._clock()
                 )
@@ -517,30 +535,22 @@ class Worker:
                 if time.monotonic() - began > 2 * _MAX_BACK_OFF_SECONDS:
                     failures = 0
                 failures += 1
-                # Rendered here: what a logger's own renderer does with an exception may fail, and end this loop.
-                trace = "" if isinstance(error, MailmillError) else "".join(traceback.format_exception(error))
-                _log.error("a part of the worker failed", part=name, error=str(error), exception=trace)
-                await asyncio.sleep(random.uniform(0, min(_MAX_BACK_OFF_SECONDS, 0.1 * 2.0**failures)))  # noqa: S311
+                if isinstance(error, MailmillError):
+                    _log.warning("a part of the worker waits", part=name, error=str(error))
+                else:
+                    # Rendered here: what a logger's own renderer does with an exception may fail, and end this loop.
+                    trace = "".join(traceback.format_exception(error))
+                    _log.error("a part of the worker failed", part=name, error=str(error), exception=trace)
+                await asyncio.sleep(_pause_seconds(failures))
+
+
+def _pause_seconds(failures: int) -> float:
+    return random.uniform(0, min(_MAX_BACK_OFF_SECONDS, 0.1 * 2.0**failures))  # noqa: S311 - spreads load
 
 
 def _running_clock() -> float:
     """Seconds that only go forward, a suspended machine's included where the system counts them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _is_store_trouble(error: Exception) -> bool:
-    """Whether the store failed (full, locked, gone, too busy), so that none of it is the fault of its rows.
-
-    What a class of SQLAlchemy's says is not enough: its asyncpg dialect tells a lost connection by the base class.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, IntegrityError | DataError | ProgrammingError):
-            return False
-        if str(getattr(cause, "sqlstate", None) or "").startswith(_STATES_OF_ROWS):
-            return False
-        cause = cause.__cause__ or (cause.orig if isinstance(cause, DBAPIError) else None)
-    return isinstance(error, StoreError | DBAPIError | OSError)  # a TimeoutError is an OSError
 
 
 def _only(outcomes: Sequence[Finished | Failed], kind: type[T]) -> list[T]:

@@ -55,7 +55,8 @@ async def ensure_account(
     now: float,
     tenant_id: str = DEFAULT_TENANT,
 ) -> AccountRow:
-    """Make the account what the configuration says; a new one raises accountAdded.
+    """Make the account what the configuration says; a new one raises accountAdded. For who keeps it in sync from now
+    on: whoever only looks takes it as it is (`known_account`).
 
     ``credential_mark`` (`KeyRing.mark`) tells that the credentials changed: that clears ``authenticationError``. None:
     they are not known now, and what is stored about them stays. An account that `pause_missing` paused goes on.
@@ -63,24 +64,15 @@ async def ensure_account(
     name, email = storable(name), storable(email)
     row = (await connection.execute(_rows(tenant_id).where(account.c.name == name))).first()
     if row is None:
-        new = dialect.insert(connection, account).values(
-            tenant_id=tenant_id,
+        return await known_account(
+            connection,
             name=name,
             email=email,
-            shard=shard_of(tenant_id, name),
-            backlog=str(backlog),
-            state=str(AccountState.INIT),
-            state_changed_at=now,
-            credential_mark=credential_mark or "",
-            added_at=now,
+            backlog=backlog,
+            credential_mark=credential_mark,
+            now=now,
+            tenant_id=tenant_id,
         )
-        # Nodes that start at once with the same configuration add the same account: one of them does.
-        made = await connection.execute(new.on_conflict_do_nothing(index_elements=["tenant_id", "name"]))
-        added = await get_account(connection, name, tenant_id=tenant_id)
-        if not made.rowcount:
-            return added
-        await event_log.append(connection, [NewEvent(tenant_id, EventName.ACCOUNT_ADDED, now, account_id=added.id)])
-        return added
     changes: dict[str, Any] = {"email": email, "backlog": str(backlog), "paused": False}
     refused = row.announced == EventName.AUTHENTICATION_ERROR
     if credential_mark is not None and row.credential_mark != credential_mark:
@@ -97,16 +89,56 @@ async def ensure_account(
     return await get_account(connection, name, tenant_id=tenant_id)
 
 
+async def known_account(
+    connection: AsyncConnection,
+    *,
+    name: str,
+    email: str,
+    backlog: Backlog,
+    credential_mark: str | None,
+    now: float,
+    tenant_id: str = DEFAULT_TENANT,
+) -> AccountRow:
+    """The account as it is, paused or not, whatever the configuration says; one that is not there is added as
+    configured, which raises accountAdded.
+    """
+    name, email = storable(name), storable(email)
+    row = (await connection.execute(_rows(tenant_id).where(account.c.name == name))).first()
+    if row is not None:
+        return _account_row(row)
+    new = dialect.insert(connection, account).values(
+        tenant_id=tenant_id,
+        name=name,
+        email=email,
+        shard=shard_of(tenant_id, name),
+        backlog=str(backlog),
+        state=str(AccountState.INIT),
+        state_changed_at=now,
+        credential_mark=credential_mark or "",
+        added_at=now,
+    )
+    # Nodes that start at once with the same configuration add the same account: one of them does.
+    made = await connection.execute(new.on_conflict_do_nothing(index_elements=["tenant_id", "name"]))
+    added = await get_account(connection, name, tenant_id=tenant_id)
+    if made.rowcount:
+        await event_log.append(connection, [NewEvent(tenant_id, EventName.ACCOUNT_ADDED, now, account_id=added.id)])
+    return added
+
+
 async def set_state(connection: AsyncConnection, account_id: int, state: AccountState, reason: str, now: float) -> None:
     """Note the state. ``reason`` is shown to people and must hold no secret.
 
     Raises authenticationError, connectError or authenticationSuccess where the outcome of connecting differs from the
     last one told: neither a restart nor a server that stays down tells the same twice.
+
+    A paused account stays paused: who still keeps it in sync has not heard of it yet.
     """
     stored = select(account).where(account.c.id == account_id)
     row = (await connection.execute(dialect.lock(connection, stored, of=account))).first()
     if row is None:
         raise NotFoundError(f"there is no account with id {account_id}")
+    if row.paused:
+        return
     reason = storable(reason)[:_MAX_REASON]
     changes: dict[str, Any] = {}
     if row.state != state:
@@ -141,15 +173,28 @@ async def pause_missing(
 ) -> list[str]:
     """Pause the accounts that the configuration no longer names; nothing of theirs is purged. Returns their names."""
     kept = {storable(name) for name in keep_names}
-    gone = [
-        row
-        for row in await connection.execute(_rows(tenant_id).where(account.c.paused.is_(False)))
-        if row.name not in kept
-    ]
-    for row in gone:
-        values = _state_values(AccountState.PAUSED, "it is no longer in the configuration", now)
-        await connection.execute(update(account).where(account.c.id == row.id).values(paused=True, **values))
-    return [row.name for row in gone]
+    going = select(account.c.name).where(
+        account.c.tenant_id == tenant_id, account.c.removing_at.is_(None), account.c.paused.is_(False)
+    )
+    gone = [name for name in (await connection.execute(going.order_by(account.c.name))).scalars() if name not in kept]
+    for name in gone:
+        await pause(connection, name, now, tenant_id=tenant_id)
+    return gone
+
+
+async def pause(connection: AsyncConnection, name: str, now: float, *, tenant_id: str = DEFAULT_TENANT) -> None:
+    """Pause the account ``name``, which the configuration no longer names; nothing where it is paused."""
+    values = _state_values(AccountState.PAUSED, "it is no longer in the configuration", now)
+    mine = (account.c.tenant_id == tenant_id, account.c.name == storable(name), account.c.removing_at.is_(None))
+    await connection.execute(update(account).where(*mine, account.c.paused.is_(False)).values(paused=True, **values))
+
+
+async def going_accounts(connection: AsyncConnection, shards: Collection[int]) -> dict[int, str]:
+    """Id → name of the accounts of ``shards`` that are to be kept in sync: neither paused nor being deleted."""
+    going = select(account.c.id, account.c.name).where(
+        account.c.shard.in_(shards), account.c.paused.is_(False), account.c.removing_at.is_(None)
+    )
+    return {row[0]: row[1] for row in await connection.execute(going)}
 
 
 async def list_accounts(

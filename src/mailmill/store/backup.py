@@ -35,7 +35,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from mailmill.errors import InvalidRequestError, StoreError
-from mailmill.store.blob_references import HELD_UNTIL, UNTIL_ADOPTED
+from mailmill.store.blob_references import HOLD_UNTIL_ADOPTED
 from mailmill.store.data_folder import disk_error, make_private_folder
 
 FORMAT: Final = 1
@@ -254,9 +254,7 @@ def put_back_sqlite(folder: Path, manifest: Manifest, target: Path, segments: Pa
 def _hold(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", (HELD_UNTIL, str(UNTIL_ADOPTED))
-            )
+            connection.execute(HOLD_UNTIL_ADOPTED)
             connection.commit()
     except sqlite3.Error as error:
         raise StoreError(f"cannot write {path}: {error}", hint="is there room on the disk?") from error

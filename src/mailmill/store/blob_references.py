@@ -34,6 +34,12 @@ HELD_UNTIL: Final = "blobs_held_until"
 UNTIL_ADOPTED: Final = 253_402_300_800
 """The hold of a restored database: the year 10000."""
 
+HOLD_UNTIL_ADOPTED: Final = (
+    f"INSERT INTO setting (name, value) VALUES ('{HELD_UNTIL}', '{UNTIL_ADOPTED}')"  # noqa: S608 - constants
+    " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+"""Lays that hold, for who restores a database and is no code of the store's: both databases understand it."""
+
 HOLD_SECONDS: Final = 600.0
 """How long raw mail is kept from being collected after the last word of a backup that runs."""
 

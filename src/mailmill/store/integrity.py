@@ -6,9 +6,10 @@ index may have broken them. The rules that no database knows are ours: a message
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,14 +34,22 @@ class Finding:
     hint: str
 
 
-async def database_findings(connection: AsyncConnection) -> AsyncIterator[tuple[str, Finding | None]]:
-    """Each check by its name, and what it found."""
-    yield "schema", await _schema(connection)
+class Check(NamedTuple):
+    """``run`` finds what breaks the rule. It is given a snapshot, and takes what it takes: it may read all rows."""
+
+    name: str
+    run: Callable[[AsyncConnection], Awaitable[Finding | None]]
+
+
+def database_checks(connection: AsyncConnection) -> list[Check]:
+    """All of them, for the make of database that ``connection`` is of. Each may have a snapshot of its own: what one
+    holds for minutes keeps PostgreSQL from removing what queues leave behind.
+    """
+    checks = [Check("schema", _schema)]
     if not dialect.is_postgresql(connection):
-        yield "file", await _sqlite_file(connection)
-    for name, broken, key in _rules():
-        yield name, await _counted(connection, name, broken, key)
-    yield "message ids", await _message_ids(connection)
+        checks.append(Check("file", _sqlite_file))
+    checks += [Check(name, partial(_counted, name=name, broken=broken, key=key)) for name, broken, key in _rules()]
+    return [*checks, Check("message ids", _message_ids)]
 
 
 async def segment_ends(connection: AsyncConnection) -> dict[str, int]:

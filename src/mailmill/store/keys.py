@@ -27,8 +27,8 @@ from mailmill.store.database import Database
 from mailmill.store.tables import setting
 
 KEY_FILE_NAME = "master.key"
+CANARY_NAME = "key_canary"
 
-_CANARY = "key_canary"
 _CANARY_TEXT = b"mailmill master key"
 _KEY_BYTES = 32
 _MAX_FILE_BYTES = 4096
@@ -98,10 +98,23 @@ async def open_key_ring(
     if canary is None:
         async with database.write() as connection:
             # Nodes that start at once each have a key: the first one's counts, and the others are told.
-            new = dialect.insert(connection, setting).values(name=_CANARY, value=ring.seal(_CANARY_TEXT))
+            new = dialect.insert(connection, setting).values(name=CANARY_NAME, value=ring.seal(_CANARY_TEXT))
             await connection.execute(new.on_conflict_do_nothing())
             canary = await _canary(connection)
         assert canary is not None
+    _prove(ring, source, canary, data_dir)
+    return ring
+
+
+def check_key(canary: str, *, data_dir: Path, explicit: str | None = None, key_file: Path | None = None) -> None:
+    """Whether the key that `open_key_ring` would take is the one that sealed ``canary``, the setting `CANARY_NAME` of a
+    store. Blocking; makes nothing. Raises MasterKeyError.
+    """
+    ring, source = _find(data_dir, explicit, key_file, make=False)
+    _prove(ring, source, canary, data_dir)
+
+
+def _prove(ring: KeyRing, source: str, canary: str, data_dir: Path) -> None:
     try:
         matches = ring.unseal(canary) == _CANARY_TEXT
     except MasterKeyError:
@@ -111,11 +124,10 @@ async def open_key_ring(
             f"the master key in {source} is not the one this store was written with",
             hint=f"give back the first key (MAILMILL_KEY, key_file or {data_dir / KEY_FILE_NAME})",
         )
-    return ring
 
 
 async def _canary(connection: AsyncConnection) -> str | None:
-    value: str | None = await connection.scalar(select(setting.c.value).where(setting.c.name == _CANARY))
+    value: str | None = await connection.scalar(select(setting.c.value).where(setting.c.name == CANARY_NAME))
     return value
 
 

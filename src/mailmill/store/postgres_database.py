@@ -6,12 +6,15 @@ Laws:
   about rows locks them first (``database``).
 * A connection that was cut, or whose statement was, is closed and never reused; the next use makes a new one.
 * One process at a time changes the schema, under an advisory lock that ends with its transaction.
+* No plan is older than some seconds: one that was made while a table was small reads all of it when it is large.
+* Signs of life have connections of their own (`doors`): a pool that slow transactions fill costs no lease.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
@@ -37,10 +40,17 @@ from mailmill.store.sequencer import Sequencer
 from mailmill.store.wake_channel import WakeChannel
 
 _POOL_WAIT_SECONDS = 30.0
+# One for the leases, one for the worker's heartbeat.
+_URGENT_CONNECTIONS = 2
+_PLANS_KEPT_SECONDS = 10.0
 _MIGRATION_LOCK = 0x6D61696C  # any number that all versions agree on
 _MIGRATION_WAIT = "60s"
+_MIGRATION_TRIES = 5
+# SQLSTATE: a deadlock with a node that reads tables in another order, a table that did not become free in time.
+_IN_THE_WAY = ("40P01", "55P03")
 _KEEPALIVE_SECONDS = 30
 
+_PLANS_SINCE = "plans since"
 _SET_LOCAL = text("SELECT set_config(:name, :value, true)")
 
 _log = structlog.get_logger()
@@ -53,11 +63,20 @@ class PostgresDatabase(Database):
 
     alone = False
 
-    def __init__(self, writers: AsyncEngine, readers: AsyncEngine, link: Link, hints: Link, lock: FolderLock) -> None:
+    def __init__(
+        self,
+        writers: AsyncEngine,
+        readers: AsyncEngine,
+        urgent: AsyncEngine,
+        link: Link,
+        hints: Link,
+        lock: FolderLock,
+    ) -> None:
         super().__init__()
         self.channel = WakeChannel(hints, self.wake)
         self._writers = writers
         self._readers = readers
+        self._urgent = urgent
         self._link = link
         self._folder_lock = lock
         self._inserts = InsertWatch(writers)
@@ -78,9 +97,13 @@ class PostgresDatabase(Database):
                     "a pooler stands before PostgreSQL, so other nodes' hints do not arrive: they are polled for",
                     hint="set service.listen_url to the PostgreSQL server itself",
                 )
-            engines += [_engine(link, writers), _engine(link, readers, reading=True)]
+            engines += [
+                _engine(link, writers),
+                _engine(link, readers, reading=True),
+                _engine(link, _URGENT_CONNECTIONS),
+            ]
             await _opened(_bring_to_head(link))
-            database = cls(engines[0], engines[1], link, hints, lock)
+            database = cls(engines[0], engines[1], engines[2], link, hints, lock)
         except BaseException:
             for engine in engines:
                 await engine.dispose()
@@ -99,7 +122,7 @@ class PostgresDatabase(Database):
                 await uncut(_within_driver(connection, connection.commit()))
             finally:
                 # A commit that was cancelled or cut off may stand; a hint for nothing does no harm.
-                self._tell({*self._inserts.touched(connection)}, wake)
+                self._tell({*self._inserts.take(connection)}, wake)
             self.observe_write(time.monotonic() - began)
 
     @asynccontextmanager
@@ -107,10 +130,32 @@ class PostgresDatabase(Database):
         async with self._connected(self._readers) as connection:
             yield connection
 
+    @asynccontextmanager
+    async def write_urgent(self, *, wake: Collection[WakeName] = ()) -> AsyncIterator[AsyncConnection]:
+        """See `doors.write_urgent`."""
+        async with self._connected(self._urgent) as connection:
+            yield connection
+            try:
+                await uncut(_within_driver(connection, connection.commit()))
+            finally:
+                self._tell(set(), wake)
+
+    @asynccontextmanager
+    async def read_unhurried(self) -> AsyncIterator[AsyncConnection]:
+        """See `doors.read_unhurried`."""
+        engine = _engine(self._link.unhurried, 1, reading=True)
+        try:
+            async with self._connected(engine) as connection:
+                await connection.execute(_SET_LOCAL, {"name": "statement_timeout", "value": "0"})
+                yield connection
+        finally:
+            await uncut(engine.dispose())
+
     async def close(self) -> None:
         # The last that is put on it goes first, and each whatever became of those before it.
         async with contextlib.AsyncExitStack() as steps:
             steps.callback(self._folder_lock.release)
+            steps.push_async_callback(self._urgent.dispose)
             steps.push_async_callback(self._writers.dispose)
             steps.push_async_callback(self._readers.dispose)
             steps.push_async_callback(self.channel.close)
@@ -134,6 +179,8 @@ class PostgresDatabase(Database):
                 await connection.begin()
                 if self._link.pooled:
                     await connection.execute(_LOCAL_SETTINGS)
+                else:
+                    await _discard_old_plans(connection)
                 yield connection
             finally:
                 # Rolls back what is not committed.
@@ -155,6 +202,21 @@ class _Connection(AsyncConnection):
 
     async def exec_driver_sql(self, statement: str, parameters: Any = None, execution_options: Any = None) -> Any:
         return await _within_driver(self, super().exec_driver_sql(statement, parameters, execution_options))
+
+    async def run_sync(self, fn: Any, *arg: Any, **kw: Any) -> Any:
+        return await _within_driver(self, super().run_sync(fn, *arg, **kw))
+
+
+async def _discard_old_plans(connection: AsyncConnection) -> None:
+    """Have the statements that the connection keeps prepared planned again, for the tables as they are by now.
+
+    The server does so by itself where it has analyzed a table, which may be minutes after a first sync has filled it.
+    """
+    assert connection.sync_connection is not None
+    kept, now = connection.sync_connection.info, time.monotonic()
+    if now - kept.setdefault(_PLANS_SINCE, now) > _PLANS_KEPT_SECONDS:
+        kept[_PLANS_SINCE] = now
+        await connection.exec_driver_sql("DISCARD PLANS")
 
 
 async def _within_driver(connection: AsyncConnection, work: Awaitable[_Result]) -> _Result:
@@ -287,12 +349,21 @@ async def _bring_to_head(link: Link) -> None:
                 return
     finally:
         await engine.dispose()
-    # Alembic reads files, so it runs in a thread, in a loop where nothing else does.
-    await asyncio.to_thread(asyncio.run, _migrate(link))
+    tries = 1
+    while True:
+        try:
+            # Alembic reads files, so it runs in a thread, in a loop where nothing else does.
+            await asyncio.to_thread(asyncio.run, _migrate(link))
+            break
+        except DBAPIError as error:
+            if tries == _MIGRATION_TRIES or getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
+                raise
+        tries += 1
+        await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - jitter
 
 
 async def _migrate(link: Link) -> None:
-    engine = _engine(link, 1)
+    engine = _engine(link.unhurried, 1)
     try:
         async with engine.begin() as connection:
             # Nodes that start at once wait for the first. A migration may take as long as it takes, but must not keep

@@ -1,6 +1,11 @@
-"""PostgreSQL's own tools for its own data: pg_dump and pg_restore, of the same or a newer version than the server.
+"""PostgreSQL's own tools for its own data: pg_dump, pg_restore, psql; of the server's version or newer.
 
-The password goes through the environment: an argument could be read by every user of the machine.
+Laws:
+
+* A restore is one transaction, and what marks the database as a restored one is a part of it: there is no moment at
+  which a service could take a copy for the store that it was copied from.
+* The password goes through the environment: an argument could be read by every user of the machine.
+* psql says what failed, but not of which row: rows are mail.
 """
 
 from __future__ import annotations
@@ -8,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from asyncio.subprocess import PIPE
-from collections.abc import Sequence
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import make_url
 
@@ -18,6 +25,7 @@ from mailmill.errors import StoreError
 
 _ERROR_CHARACTERS = 500
 _GONE_SECONDS = 10.0
+_UNCHANGED = "nothing was changed; its words say what it wants"
 
 
 async def dump(url: str, target: Path) -> None:
@@ -25,15 +33,55 @@ async def dump(url: str, target: Path) -> None:
     await _run(url, "pg_dump", ["--format=custom", "--no-owner", "--no-privileges", f"--file={target}"])
 
 
-async def restore(url: str, source: Path) -> None:
-    """An archive into the empty database at ``url``: all of it or nothing. Raises StoreError."""
-    options = ["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"]
-    await _run(url, "pg_restore", [*options, str(source)])
+async def restore(url: str, source: Path, *, then: str) -> None:
+    """An archive into the empty database at ``url``, and the statement ``then`` after it: all of it or nothing,
+    whatever ends the tools or this process. Raises StoreError.
+    """
+    # pg_restore writes a script to psql, in one pipe with the lines of ours that are around it. Where pg_restore fails,
+    # or somebody dies, the COMMIT is never written: psql ends, and the server with it rolls all back.
+    reading, writing = os.pipe()
+    try:
+        quiet = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse", "--set=SHOW_CONTEXT=never")
+        async with _running(url, "psql", [*quiet, "--file=-"], stdin=reading) as loading:
+            # Of its two ends each has one holder here: psql's death is seen by who writes, and the end by psql.
+            os.close(reading)
+            reading = -1
+            loaded = asyncio.create_task(_end(loading))
+            try:
+                failure = await _script(writing, source, then)
+                os.close(writing)
+                writing = -1
+                # psql's words come first: where it failed, all that pg_restore knows is that nobody reads.
+                _refuse("psql", *await loaded)
+            finally:
+                loaded.cancel()
+            if failure is not None:
+                raise failure
+    finally:
+        for descriptor in (reading, writing):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+async def _script(writing: int, source: Path, then: str) -> StoreError | None:
+    """Write it; what went wrong, where not all of it was written."""
+    try:
+        await asyncio.to_thread(os.write, writing, b"BEGIN;\n")
+        options = ["--no-owner", "--no-privileges", "--file=-", str(source)]
+        async with _running(None, "pg_restore", options, stdout=writing) as unpacking:
+            _refuse("pg_restore", *await _end(unpacking))
+        # The script has emptied the search path.
+        await asyncio.to_thread(os.write, writing, f"RESET search_path;\n{then};\nCOMMIT;\n".encode())
+    except BrokenPipeError:
+        return StoreError("psql ended before it was told", hint=_UNCHANGED)
+    except StoreError as error:
+        return error
+    return None
 
 
 def without_password(url: str) -> tuple[str, str]:
     """``url`` as libpq reads it and may be shown to everyone, and the password that was in it; empty where none was."""
-    parsed = make_url(url)
+    parsed = make_url(_of_one_host(url))
     asked = parsed.query.get("password", "")
     # libpq takes the query's word over the other, and the last of several.
     password = (asked if isinstance(asked, str) else asked[-1]) or str(parsed.password or "")
@@ -42,35 +90,60 @@ def without_password(url: str) -> tuple[str, str]:
     return plain.render_as_string(hide_password=False), password
 
 
+def _of_one_host(url: str) -> str:
+    """``url`` with its hosts in the query where it names several: libpq reads both forms, SQLAlchemy that one."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, rest = rest.partition("/")
+    access, at, hosts = authority.rpartition("@")
+    if "," not in hosts:
+        return url
+    named = [host.rpartition(":") if ":" in host else (host, "", "5432") for host in hosts.split(",")]
+    path, _, query = rest.partition("?")
+    where = f"host={','.join(one[0] for one in named)}&port={','.join(one[2] for one in named)}"
+    return f"{scheme}{separator}{access}{at}{slash}{path}?{where}{'&' if query else ''}{query}"
+
+
 async def _run(url: str, program: str, options: Sequence[str]) -> None:
     """It takes what it takes: a large database takes hours. A cancellation ends the program too."""
+    async with _running(url, program, options) as process:
+        _refuse(program, *await _end(process))
+
+
+@asynccontextmanager
+async def _running(url: str | None, program: str, options: Sequence[str], **streams: Any) -> AsyncIterator[Process]:
+    """``program`` on the database at ``url`` (None: on none) for the length of the block: it is killed at its end."""
     found = await asyncio.to_thread(shutil.which, program)
     if found is None:
         raise StoreError(
             f"{program} is not on this machine, and PostgreSQL's data is its to copy",
             hint="install postgresql-client (of the server's version or newer), or run it where it is",
         )
-    plain, password = without_password(url)
     environ = dict(os.environ)
-    if password:
-        environ["PGPASSWORD"] = password
-    process = await asyncio.create_subprocess_exec(
-        found,
-        "--no-password",
-        f"--dbname={plain}",
-        *options,
-        env=environ,
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=PIPE,
-    )
+    where: list[str] = []
+    if url is not None:
+        plain, password = without_password(url)
+        where = ["--no-password", f"--dbname={plain}"]
+        if password:
+            environ["PGPASSWORD"] = password
+    given = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.DEVNULL} | streams
+    process = await asyncio.create_subprocess_exec(found, *where, *options, env=environ, stderr=PIPE, **given)
     try:
-        _nothing, said = await process.communicate()
-    except BaseException:
+        yield process
+    finally:
         if process.returncode is None:
             process.kill()
             async with asyncio.timeout(_GONE_SECONDS):
                 await process.wait()
-        raise
-    if process.returncode:
+
+
+async def _end(process: Process) -> tuple[int, bytes]:
+    """How it ended, and what it said."""
+    _nothing, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said
+
+
+def _refuse(program: str, code: int, said: bytes) -> None:
+    if code:
         words = " ".join(said.decode("utf-8", "replace").split())[:_ERROR_CHARACTERS]
-        raise StoreError(f"{program} failed: {words}", hint="nothing was changed; its words say what it wants")
+        raise StoreError(f"{program} failed: {words}", hint=_UNCHANGED)

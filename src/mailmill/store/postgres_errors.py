@@ -41,6 +41,9 @@ _MEANINGS = {
     "40P01": ("two transactions waited for each other, and the database ended one", "it is tried again"),
     "40": ("the transaction met another one and was ended", "it is tried again"),
     "55P03": ("another program holds a lock for too long", "look for what holds it: pg_locks, pg_stat_activity"),
+    "54": ("what was to be written is beyond the limits of the database", ""),
+    "42P01": ("a table of this version is missing", "run: mailmill db upgrade"),
+    "42703": ("a column of this version is missing", "run: mailmill db upgrade"),
     "42501": ("the database user lacks a right", f"the user in {_KEY} must own mailmill's tables"),
     "XX": ("the database reports that it is damaged", "stop the service and look into the log of PostgreSQL"),
 }

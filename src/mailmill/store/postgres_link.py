@@ -8,7 +8,7 @@ told at the start; then settings travel with each transaction and no statement i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import asyncpg
@@ -34,10 +34,13 @@ _STATEMENTS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where a PostgreSQL server is, as a libpq connection URI. ``pooled``: a pooler stands before it."""
+    """Where a PostgreSQL server is, as a libpq connection URI. ``pooled``: a pooler stands before it. An answer is
+    waited for ``answer_seconds``; None: for as long as the connection stands.
+    """
 
     uri: str = field(repr=False)  # holds the password
     pooled: bool = False
+    answer_seconds: float | None = ANSWER_SECONDS
 
     @classmethod
     def of_url(cls, url: str, *, pooled: bool = False) -> Link:
@@ -51,11 +54,16 @@ class Link:
         return await asyncpg.connect(
             self.uri,
             timeout=CONNECT_SECONDS,
-            command_timeout=ANSWER_SECONDS,
+            command_timeout=self.answer_seconds,
             statement_cache_size=0 if self.pooled else _STATEMENTS,
             # A pooler refuses the start of a session whose settings it does not know.
             server_settings=settings if self.pooled else {**settings, **SESSION},
         )
+
+    @property
+    def unhurried(self) -> Link:
+        """The same, for statements that take any time. That the server is gone is the system's to find out."""
+        return replace(self, answer_seconds=None)
 
     @property
     def statements(self) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, inser
 
 from mailmill.errors import NotFoundError
 from mailmill.store import dialect, queue
-from mailmill.store.fair_order import read_tags
+from mailmill.store.fair_order import Tags, read_tags
 from mailmill.store.queue_rows import BACKLOG, NewWork
 from mailmill.store.tables import account, mailbox, message, place, reprocess, result, work
-from mailmill.store.work_state import FAILED, NOT_PENDING, PENDING, PROCESSING
+from mailmill.store.work_state import FAILED, NOT_PENDING, PENDING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +86,11 @@ class ReprocessRow:
     def done(self) -> bool:
         """Whether all is in the queue."""
         return self.state == "done"
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was taken back (``reprocess_cancel``), or is about to be."""
+        return self.state in ("cancelling", "cancelled")
 
 
 class Look(NamedTuple):
@@ -148,8 +153,9 @@ async def list_all(connection: AsyncConnection, limit: int = 100) -> list[Reproc
 
 
 async def list_running(connection: AsyncConnection) -> list[ReprocessRow]:
-    """Those that are not all in the queue, the oldest first."""
-    return [_row(row) for row in await connection.execute(select(reprocess).where(_RUNNING).order_by(reprocess.c.id))]
+    """Those that are not all in the queue, or not all taken back; the oldest first."""
+    at_work = reprocess.c.state.in_(("running", "cancelling"))
+    return [_row(row) for row in await connection.execute(select(reprocess).where(at_work).order_by(reprocess.c.id))]
 
 
 async def missing_mailboxes(connection: AsyncConnection, wanted: Wanted) -> list[str]:
@@ -306,20 +312,19 @@ async def _queue(connection: AsyncConnection, row: ReprocessRow, message_ids: Se
             .where(message.c.id.in_(untold), ~exists().where(work.c.message_id == message.c.id))
             .values(processed_at=message.c.stored_at)
         )
-    if fresh:
-        await queue.enqueue(
-            connection,
-            [NewWork(each.id, each.account_id, each.shard, row.processor, row.version, BACKLOG) for each in fresh],
-            now,
-        )
+    new = [NewWork(each.id, each.account_id, each.shard, row.processor, row.version, BACKLOG) for each in fresh]
+    lanes = [((row.processor, BACKLOG, each.account_id), each.id) for each in (*fresh, *failed)]
+    tags = await read_tags(connection, lanes, now)
+    await queue.enqueue(connection, new, now, tags=tags)
     if failed:
-        await _bring_back(connection, row, failed, now)
+        await _bring_back(connection, row, failed, tags, now)
     return len(rows)
 
 
-async def _bring_back(connection: AsyncConnection, row: ReprocessRow, failed: Sequence[Row[Any]], now: float) -> None:
+async def _bring_back(
+    connection: AsyncConnection, row: ReprocessRow, failed: Sequence[Row[Any]], tags: Tags, now: float
+) -> None:
     """Failed rows, as if they were new but for what they did to their workers: one that crashed is run alone."""
-    tags = await read_tags(connection, ((row.processor, BACKLOG, each.account_id) for each in failed), now)
     await connection.execute(
         update(work)
         .where(work.c.message_id == bindparam("of_message"), work.c.processor == row.processor, FAILED)
@@ -339,7 +344,9 @@ async def _bring_back(connection: AsyncConnection, row: ReprocessRow, failed: Se
 
 
 async def _take_over(connection: AsyncConnection, row: ReprocessRow, reached: int) -> int | None:
-    """Make what waits for an older version the new one's; the first message that an older one is running over."""
+    """Make what waits for an older version the new one's; the first message where that could not be done, for an
+    older one is running over it.
+    """
     older = and_(
         work.c.message_id > row.position,
         work.c.message_id <= reached,
@@ -347,8 +354,12 @@ async def _take_over(connection: AsyncConnection, row: ReprocessRow, reached: in
         work.c.version < row.version,
     )
     idle = work.c.state.not_in(("processing", "failed"))
-    await connection.execute(update(work).where(older, idle).values(version=row.version))
-    busy: int | None = await connection.scalar(select(func.min(work.c.message_id)).where(older, PROCESSING))
+    # Rows that others hold are passed over, as in `queue_operation`: they count as being run.
+    free = dialect.skip_locked(connection, select(work.c.message_id).where(older, idle), of=work).cte("free")
+    taken = work.c.message_id.in_(select(free.c.message_id))
+    await connection.execute(update(work).where(older, idle, taken).values(version=row.version))
+    left = work.c.state != "failed"
+    busy: int | None = await connection.scalar(select(func.min(work.c.message_id)).where(older, left))
     return busy
 
 

@@ -249,17 +249,18 @@ class AccountSync:
             self._failures = 1 if loop.time() - began > _STABLE_SECONDS else self._failures + 1
             await self._held(self._failed(_first(group)))
 
-    async def run_once(self, first: Callable[[], Awaitable[None]] | None = None) -> PassReport:
+    async def run_once(self, first: Callable[[], Awaitable[None]] | None = None, *, writes: bool = True) -> PassReport:
         """Connect, one complete pass, log out. For commands without a service; errors are in the report.
 
-        ``first`` as in `sync_now`.
+        ``first`` as in `sync_now`. Without ``writes`` nothing is changed on the server: requests stay as they are.
         """
         report = PassReport(self._context.account)
 
         async def work(main: ImapConnection, scope: Scope) -> None:
-            await self._write_back.apply_pending(main)
+            if writes:
+                await self._write_back.apply_pending(main)
             again = await self._complete_pass(main, scope, report)
-            if self._write_back.wanted.is_set():
+            if writes and self._write_back.wanted.is_set():
                 # Messages that requests had lost sight of: the pass has found them, or they are gone.
                 await self._write(main)
             if again:

@@ -37,7 +37,11 @@ class RunningDoors:
 
 
 class OwnDoors:
-    """An account whose task does not run: a command without a service. One connection at a time."""
+    """An account whose task does not run: a command without a service. One connection at a time.
+
+    Its passes leave requests alone: who asks what is stored has not asked for changes of mail, and the store may be a
+    restored copy, whose requests the store that it was copied from carries out, or has.
+    """
 
     def __init__(self, sync: AccountSync, connect: Callable[[], Awaitable[ImapConnection]]) -> None:
         self._sync = sync
@@ -49,7 +53,7 @@ class OwnDoors:
             yield lease
 
     async def sync_pass(self, first: Callable[[], Awaitable[None]] | None = None) -> PassReport:
-        return await self._sync.run_once(first)
+        return await self._sync.run_once(first, writes=False)
 
 
 @asynccontextmanager

@@ -12,7 +12,10 @@ from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import ago, moment, one_line
 
 if TYPE_CHECKING:
+    from mailmill.cli.invocation import Invocation
     from mailmill.cli.output import Output
+    from mailmill.cli.service_client import ServiceClient
+    from mailmill.settings import Settings
 
 app = typer.Typer(help="Work on messages: what waits, runs or failed.")
 
@@ -150,7 +153,7 @@ def retry(
     invocation = invocation_of(context)
     output = invocation.output()
     wanted = {"messageIds": ids or None, "processor": processor}
-    answer = invocation.call(lambda client, _settings: client.post("/v1/queue/retry", wanted))
+    answer = _sweep(invocation, output, "/v1/queue/retry", wanted)
     if json:
         output.json(answer)
     else:
@@ -182,11 +185,22 @@ def drop(
         "all": all_,
         "state": "any" if unfinished else "failed",
     }
-    answer = invocation.call(lambda client, _settings: client.post("/v1/queue/drop", wanted))
+    answer = _sweep(invocation, output, "/v1/queue/drop", wanted)
     if json:
         output.json(answer)
     else:
         output.line(f"{answer['dropped']:,} given up")
+
+
+def _sweep(invocation: Invocation, output: Output, path: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Ask for what may take minutes, and draw how far it is. Ctrl-C ends it; what is done stays done."""
+    from mailmill.cli.commands.db import with_bar
+
+    async def work(client: ServiceClient, _settings: Settings) -> dict[str, Any]:
+        asking = client.post(path, wanted, unbounded=True)
+        return await with_bar(asking, lambda: client.get("/v1/queue/operation"), output)
+
+    return invocation.call(work)
 
 
 @app.command()

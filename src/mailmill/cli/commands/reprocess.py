@@ -44,6 +44,9 @@ def reprocess(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many messages it would be.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all is processed, not only queued.")] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel what was asked so for the processor; what has begun goes on.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run a processor again over messages that are there."""
@@ -51,6 +54,11 @@ def reprocess(
         raise UsageError("--all goes neither with --failed nor with --version-below", hint="choose one of them")
     if dry_run and wait:
         raise UsageError("--dry-run and --wait do not go together", hint="choose one of them")
+    if cancel:
+        if any((account, mailbox, since, until, failed, version_below, all_, dry_run, wait)):
+            raise UsageError("--cancel goes with --processor alone", hint="all that runs for it is cancelled")
+        _cancel(context, processor, json=json)
+        return
     wanted = {
         "processor": processor,
         "accounts": account or [],
@@ -77,6 +85,41 @@ def reprocess(
         output.json(answer)
     else:
         _show(output, answer, dry_run=dry_run)
+
+
+def _cancel(context: typer.Context, processor: str, *, json: bool) -> None:
+    from mailmill.cli.service_client import route
+
+    invocation = invocation_of(context)
+    output = invocation.output()
+
+    async def work(client: ServiceClient, _settings: Settings) -> list[JsonObject]:
+        asked = (await client.get("/v1/reprocess"))["reprocess"]
+        at_work = [
+            each["id"]
+            for each in asked
+            if each["processor"] == processor and each["state"] in ("running", "cancelling")
+        ]
+        cancelled = []
+        for reprocess_id in at_work:
+            try:
+                cancelled.append(await client.delete(route("reprocess", reprocess_id)))
+            except ServiceError as error:
+                if error.code != "conflict":  # it was done meanwhile
+                    raise
+        return cancelled
+
+    answers = invocation.call(work)
+    if json:
+        output.json({"cancelled": answers})
+        return
+    for answer in answers:
+        output.line(
+            f"{answer['state']}: {answer['dropped']:,} messages are not processed again by {answer['processor']} "
+            f"version {answer['version']}, {answer['queued']:,} were or are"
+        )
+    if not answers:
+        output.remark(f"nothing is being processed again by {one_line(processor, 80)}")
 
 
 def moment_of(option: str, text: str | None) -> str | None:
