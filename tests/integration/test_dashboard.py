@@ -82,9 +82,36 @@ async def test_the_link_shows_accounts_queue_and_messages(page: Page, service: S
 async def test_the_page_tells_of_the_other_nodes(page: Page, service: Service) -> None:
     service.fake.nodes = [node("mill-1", shards=40, accounts=3), node("mill-2", shards=24, state="silent")]
     await service.enter(page)
-    await page.wait_until("document.getElementById('node').innerText.includes('one of 2 nodes')")
-    title = await page.run("document.getElementById('node').title")
-    assert "mill-2: silent" in title and "3 accounts in 40 shards" in title
+    await page.wait_until("document.getElementById('node').innerText.includes('1 of 2 nodes alive')")
+    nodes = await page.run("[...document.querySelectorAll('.node-card')].map((card) => card.innerText)")
+    assert len(nodes) == 2
+    assert "Alive" in nodes[0] and "3 accounts in 40 shards" in nodes[0] and "Answers here" in nodes[0]
+    assert "Silent" in nodes[1] and "0 accounts in 24 shards" in nodes[1] and "Answers here" not in nodes[1]
+    assert page.problems == []
+
+
+async def test_how_it_goes_with_an_account_only_its_own_node_says(page: Page, service: Service) -> None:
+    service.fake.nodes = [node("mill-1", accounts=2), node("mill-2", accounts=1)]
+    for row in service.fake.account_rows:
+        row["node"] = "mill-1"
+    service.fake.account_rows[0]["node"], service.fake.account_rows[1]["node"] = "mill-2", None
+    there, nowhere, here = (row["account"] for row in service.fake.account_rows[:3])
+    await service.enter(page)
+    await page.wait_until("document.querySelectorAll('.account').length > 2")
+    cards = dict(
+        await page.run("[...document.querySelectorAll('.account')].map((card) => [card.dataset.key, card.innerText])")
+    )
+    assert "Kept in sync by mill-2" in cards[there] and "Last answer" not in cards[there]
+    assert "No node keeps it in sync" in cards[nowhere] and "Last sync" not in cards[nowhere]
+    assert "Last answer" in cards[here] and "Kept in sync" not in cards[here]
+
+
+async def test_what_is_paused_is_named(page: Page, service: Service) -> None:
+    await service.enter(page)
+    assert await page.run("document.getElementById('paused').hidden")
+    service.fake.figures["paused"] = ["summary", "invoice"]
+    await page.wait_until("document.getElementById('paused').innerText === 'Paused: summary, invoice'")
+    assert await page.run("document.getElementById('nodes-section').hidden"), "one process is no fleet"
 
 
 async def test_a_new_message_appears_by_itself(page: Page, service: Service) -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness import truth
+from harness.fake_imap import FakeImap
+from harness.fake_mailbox import FakeMailbox
 from harness.other_client import OtherClient
+from harness.requesting import ask, ask_append, now, outcome
 from harness.syncing import SyncedAccount, synced_account
 from harness.verifying import Verifier, break_store, named, segments
 from mailmill.sync.context import SyncLimits
@@ -22,6 +25,8 @@ from mailmill.sync.verify_repair import Repair
 from servers.dovecot import Dovecot
 from servers.mail_server import MailServer
 from servers.pymap import Pymap
+
+pytestmark = pytest.mark.both_databases(server=("dovecot",))
 
 INBOX_ID = "(SELECT id FROM mailbox WHERE path = 'INBOX')"
 
@@ -131,7 +136,7 @@ async def test_broken_bytes_are_named_and_fetched_again(dovecot: Dovecot, mail_u
         before = await account.contents()
         events = len(await account.events())
         tampered, gone, *_ = await segments(data_dir)
-        in_each = {path: set(str(await account.scalar(uids_in(path))).split(",")) for path in (tampered, gone)}
+        in_each = {path: {str(uid) for uid in await account.column(uids_in(path))} for path in (tampered, gone)}
 
         def tamper() -> None:
             with tampered.open("r+b") as file:
@@ -176,7 +181,7 @@ async def test_bytes_fetched_again_are_named_before_the_rest_is_repaired(
 
 def uids_in(segment: Path) -> str:
     return (
-        "SELECT group_concat(uid) FROM place JOIN message ON message.id = message_id "
+        "SELECT uid FROM place JOIN message ON message.id = message_id "
         f"JOIN blob ON blob.sha256 = message.sha256 WHERE segment = '{segment.parent.name}/{segment.name}'"
     )
 
@@ -226,6 +231,34 @@ async def test_a_cursor_that_ran_ahead_is_the_silent_loss_that_is_named(server: 
         await in_step(server, user, data_dir)
 
 
+async def test_without_a_service_it_carries_out_no_changes_of_mail(data_dir: Path) -> None:
+    """Of a restored copy: what was asked for before the backup is not done once more on the real mailbox."""
+    server = FakeImap(FakeMailbox(), FakeMailbox("Archive", uid_validity=9))
+    server.inbox.add(*(raw(number) for number in range(1, 5)))
+    async with server:
+        where = (server.endpoint(), server.credentials())
+        async with synced_account(data_dir, *where, running=False) as account:
+            assert not (await account.sync.run_once()).errors
+            rows = [
+                await ask(account, "flags", "INBOX", 1, add=[r"\Flagged"]),
+                await ask(account, "move", "INBOX", 2, "Archive"),
+                await ask(account, "delete", "INBOX", 3, "Archive"),
+                await ask_append(account, "Archive", raw(9)),
+            ]
+        server.inbox.add(raw(5))
+        before = server.truth()
+        async with synced_account(data_dir, *where, running=False) as account:
+            verify = Verifier(account, *where, data_dir, running=False)
+            assert named((await verify()).settled) == {(GapKind.PENDING, "INBOX"): "5"}, "a pass was made"
+            await break_store(data_dir, f"DELETE FROM place WHERE mailbox_id = {INBOX_ID} AND uid = 4")
+            assert (await verify(repair=True)).gaps == []
+            assert server.truth() == before
+            assert [await now(account, row) for row in rows] == rows
+            assert not (await account.sync.run_once()).errors
+            assert [outcome(await now(account, row)) for row in rows] == [("done", "", "")] * 4
+        assert server.truth() != before
+
+
 async def test_mailboxes_are_named_and_mended(server: MailServer, data_dir: Path) -> None:
     user = server.new_user()
     async with filled(server, user, data_dir) as (account, verify):
@@ -233,9 +266,9 @@ async def test_mailboxes_are_named_and_mended(server: MailServer, data_dir: Path
         await break_store(
             data_dir,
             "DELETE FROM mailbox WHERE path = 'Archive'",
-            "INSERT INTO mailbox (account_id, path, selectable) SELECT account_id, 'Phantom', 1 FROM mailbox LIMIT 1",
+            "INSERT INTO mailbox (account_id, path, selectable) SELECT id, 'Phantom', true FROM account",
             "UPDATE mailbox SET uid_validity = uid_validity + 1 WHERE path = 'INBOX'",
-            "UPDATE mailbox SET selectable = 0 WHERE path = 'Junk'",
+            "UPDATE mailbox SET selectable = false WHERE path = 'Junk'",
         )
         report = await verify()
         assert all_named(report) == {

@@ -14,7 +14,10 @@ import pytest
 from cli_service import DETAIL, ESCAPE, MESSAGE, SOURCE, CannedUseCases, account, running_service
 
 from dashboard.fake_use_cases import node
+from mailmill.cli.commands import verify
 from mailmill.cli.main import main
+from mailmill.cli.output import Output
+from mailmill.errors import NotFoundError
 
 
 @pytest.fixture
@@ -144,9 +147,19 @@ def test_status_of_a_fleet_says_who_owns_what(run: Run, service: CannedUseCases)
         node("n", shards=40, accounts=2),
         node("m", shards=24, accounts=1, state="silent"),
     ]
+    service.account_list[0]["node"] = "n"
+    service.account_list[1]["node"] = "m"
     shown = run("status")[1]
     for words in ("alive", "silent", "40", "24"):
         assert words in shown
+    here, there = (
+        next(line for line in shown.splitlines() if line.startswith(name)).split() for name in ("home", "work")
+    )
+    assert "n" in here and here.count("-") < 3
+    assert there[-1] == "m" and there[-4:-1] == ["-"] * 3, "how it goes there only the other node knows"
+    assert run("account", "show", "home")[1].count("Last sync") == 1
+    elsewhere = run("account", "show", "work")[1]
+    assert "Node" in elsewhere and "Last sync" not in elsewhere and "Push" not in elsewhere
     assert [each["shards"] for each in as_json(run("status", "--json"))["nodes"]] == [40, 24]
 
 
@@ -301,3 +314,73 @@ def test_terminal_pictures_hold_all_columns(run: Run, monkeypatch: pytest.Monkey
         code, out, _ = run(*command)
         assert code == 0 and max(len(line) for line in out.splitlines()) <= 100, command
     assert "authenticationError" not in out and "connected" in out
+
+
+def verified(name: str, error: str = "", **counts: int) -> dict[str, Any]:
+    told = {"code": error, "message": "said", "hint": ""} if error else None
+    report: dict[str, Any] = {"account": name, "full": True, "mailboxes": 1, "messages": 1, "contents": 1}
+    lists: dict[str, Any] = {"gaps": [], "repaired": [], "settled": [], "unverified": []}
+    return report | lists | {"counts": counts, "seconds": 0.1, "error": told}
+
+
+def test_of_several_nodes_each_verifies_its_own_accounts(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs, left = verified("ours"), verified("theirs", "conflict"), frozenset({"theirs"})
+    assert verify.exit_code({"accounts": [ours, theirs]}, left) == 0
+    assert verify.exit_code({"accounts": [ours, theirs]}) == 1
+    assert verify.exit_code({"accounts": [theirs]}, left) == 1, "nothing was looked at"
+    assert verify.exit_code({"accounts": [verified("ours", missing=2), theirs]}, left) == 1
+    assert verify.exit_code({"accounts": [ours, verified("away", "connect"), theirs]}, left) == 5
+    verify.show_report(Output(), {"accounts": [ours, theirs]}, left)
+    shown = capsys.readouterr()
+    assert "ours" in shown.out and "theirs" not in shown.out
+    assert "1 account is kept in sync by other nodes" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("keeper", "nodes", "asked", "code"),
+    [
+        ("b", [node("n"), node("b")], (), 0),
+        ("b", [node("n"), node("b")], ("--account", "other", "--account", "ours"), 1),
+        (None, [node("n"), node("b")], (), 1),
+        ("n", [node("n"), node("b")], (), 1),
+        ("b", [node("n"), node("b", state="silent")], (), 1),
+        ("b", [node("n"), {**node("b"), "roles": []}], (), 1),
+        ("b", [node("n")], (), 1),
+    ],
+    ids=["another keeps it", "named", "paused or unowned", "hangs here", "silent", "a command's", "gone"],
+)
+def test_verify_leaves_out_only_what_another_node_keeps(
+    run: Run,
+    service: CannedUseCases,
+    monkeypatch: pytest.MonkeyPatch,
+    keeper: str | None,
+    nodes: list[dict[str, Any]],
+    asked: tuple[str, ...],
+    code: int,
+) -> None:
+    async def look(_accounts: list[str] | None, **_options: object) -> dict[str, Any]:
+        return {"seconds": 0.1, "clean": False, "accounts": [verified("ours"), verified("other", "conflict")]}
+
+    monkeypatch.setattr(service, "verify", look, raising=False)
+    service.account_list = [account("ours", node="n"), account("other", node=keeper)]
+    service.nodes = nodes
+    ended, out, err = run("verify", *asked)
+    assert ended == code
+    assert ("other" in out, "account 'other': said" in err) == (bool(code), bool(code))
+    assert ("1 account is kept in sync by other nodes" in err) == (not code)
+    assert run("verify", "--json", *asked)[0] == code
+
+
+def test_verify_keeps_its_findings_where_nobody_says_who_keeps_the_rest(
+    run: Run, service: CannedUseCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(_accounts: list[str] | None, **_options: object) -> dict[str, Any]:
+        return {"seconds": 0.1, "clean": False, "accounts": [verified("ours"), verified("other", "conflict")]}
+
+    async def fails() -> list[dict[str, Any]]:
+        raise NotFoundError("the store is away")
+
+    monkeypatch.setattr(service, "verify", look, raising=False)
+    monkeypatch.setattr(service, "accounts", fails)
+    code, out, err = run("verify")
+    assert code == 1 and "ours" in out and "account 'other': said" in err

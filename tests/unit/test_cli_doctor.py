@@ -1,4 +1,6 @@
-"""``mailmill doctor``: each look on its own, and the whole without changing anything."""
+"""``mailmill doctor``: each look on its own, and the whole without changing anything. On SQLite; what it says of
+PostgreSQL is in `test_postgres_doctor`.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from typing import Any
 import pytest
 from cli_service import CannedUseCases, running_service
 
-from mailmill.cli.diagnosis import findings, machine, network, storage
+from mailmill.cli.diagnosis import findings, machine, master_key, network, storage
 from mailmill.cli.main import main
 from mailmill.settings import AccountSettings, DestinationSettings, load_settings
+from mailmill.store.database import Database
+from mailmill.store.keys import KeyRing, open_key_ring
 from mailmill.store.migrate import HEAD
 
 
@@ -87,7 +91,7 @@ def test_a_database_in_use_is_read_with_its_log(data_dir: Path) -> None:
 
 def test_master_key(data_dir: Path) -> None:
     def look(**environ: str) -> findings.Check:
-        return storage.master_key(load_settings(None, {"MAILMILL_SERVICE__DATA_DIR": str(data_dir), **environ}))
+        return master_key.place(load_settings(None, {"MAILMILL_SERVICE__DATA_DIR": str(data_dir), **environ}))
 
     assert "made at the first start" in look().text
     assert look(MAILMILL_KEY="k").text == "from MAILMILL_KEY"
@@ -98,6 +102,35 @@ def test_master_key(data_dir: Path) -> None:
     assert look().level == "ok"
     (data_dir / "master.key").chmod(0o644)
     assert look().remedy == f"chmod 600 {data_dir / 'master.key'}"
+
+
+def test_the_master_key_is_the_one_that_the_store_was_written_with(data_dir: Path) -> None:
+    settings = load_settings(None, {"MAILMILL_SERVICE__DATA_DIR": str(data_dir)})
+
+    async def make_store() -> None:
+        opened = await Database.open(f"sqlite+aiosqlite:///{data_dir}/mailmill.db", data_dir=data_dir)
+        await open_key_ring(opened, data_dir=data_dir)
+        await opened.close()
+
+    def look() -> findings.Check:
+        (check,) = asyncio.run(master_key.look(settings))
+        return check
+
+    file = data_dir / "master.key"
+    asyncio.run(make_store())
+    right, before = file.read_text(), everything_in(data_dir)
+    assert look().level == "ok"
+    assert everything_in(data_dir) == before
+    file.write_text(KeyRing.generate())
+    wrong = look()
+    assert (wrong.level, wrong.code) == ("fail", "masterKey")
+    assert "not the one this store was written with" in wrong.text
+    file.unlink()
+    assert (look().level, look().code) == ("fail", "masterKey")
+    assert not file.exists()
+    file.write_text(right)
+    (data_dir / "mailmill.db").write_bytes(b"no database at all" * 100)
+    assert look().level != "fail", "what is wrong with the database is said of the database"
 
 
 async def test_a_server_that_is_not_there() -> None:

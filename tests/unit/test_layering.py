@@ -42,6 +42,7 @@ EXCEPTIONS: list[tuple[str, str, str]] = [
     ("cli/diagnosis/network.py", "mailmill.imap", "`doctor` tries a server without a service or a store"),
     ("cli/diagnosis/storage.py", "mailmill.store", "`doctor` looks at a store that no service has opened"),
     ("cli/diagnosis/postgres.py", "mailmill.store", "the same, where the store is a server"),
+    ("cli/diagnosis/master_key.py", "mailmill.store", "the same: is the key the one that the store was written with?"),
     ("cli/commands/message.py", "mailmill.processing.html_text", "a pure function: HTML to text for a terminal"),
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.patience import eventually
 from mailmill.errors import ConfigurationError
 from mailmill.model import Backlog, Endpoint, EventName, Tls
 from mailmill.settings import (
@@ -453,9 +454,8 @@ async def test_password_command_that_hangs_is_killed_with_its_children(tmp_path:
     command = f"{sys.executable} -c '{code}' {held}"
     with pytest.raises(ConfigurationError, match=r"did not finish within 0.5 s"):
         await asyncio.wait_for(password_of("work", from_command(command), {}, timeout_seconds=0.5), 20)
-    async with asyncio.timeout(20):  # a killed process lets go of its files a little later
-        while is_held(held):
-            await asyncio.sleep(0.01)
+    # A killed process lets go of its files a little later.
+    await eventually(lambda: asyncio.to_thread(is_held, held), lambda still: not still)
 
 
 def is_held(fifo: Path) -> bool:

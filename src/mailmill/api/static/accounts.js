@@ -9,15 +9,25 @@ const FIRST = ["authenticationError", "connectError", "disconnected", "syncing",
 
 let all = false;
 let latest = [];
+let here = null; // the node that answers, where there are others
 
 byId("all-accounts").addEventListener("click", () => {
   all = true;
-  showAccounts(latest);
+  draw();
 });
 
 /** Those that need somebody first, then by name; a fleet is cut short until it is asked for. */
-export function showAccounts(accounts) {
+export function showAccounts(accounts, { node, nodes = [] }) {
   latest = accounts;
+  here = nodes.length > 1 ? node.id : null;
+  draw();
+}
+
+/** How it goes with an account that another node keeps, only that node can say. */
+const isElsewhere = (account) => here !== null && account.node !== here;
+
+function draw() {
+  const accounts = latest;
   const rank = ({ state }) => (FIRST.includes(state) ? FIRST.indexOf(state) : FIRST.length);
   const sorted = [...accounts].sort((a, b) => rank(a) - rank(b) || a.account.localeCompare(b.account));
   const shown = all ? sorted : sorted.slice(0, SHOWN_AT_FIRST);
@@ -29,13 +39,14 @@ export function showAccounts(accounts) {
   setText(more, `Show all ${number(accounts.length)} accounts`);
 }
 
-const signature = ({ account, email, state, stateReason, push, pushedMailbox, sweepSeconds, progress, backlog }) =>
-  JSON.stringify([account, email, state, stateReason, push, pushedMailbox, sweepSeconds, Boolean(progress), backlog]);
+const signature = ({ account, email, state, stateReason, push, pushedMailbox, sweepSeconds, progress, backlog, node }) =>
+  JSON.stringify([account, email, state, stateReason, push, pushedMailbox, sweepSeconds, Boolean(progress), backlog, node, here]);
 
 const fact = (name, part) => h("div", {}, h("dt", {}, name), h("dd", { "data-part": part }));
 
 function card(account) {
   const [tone, words] = accountState(account.state);
+  const elsewhere = isElsewhere(account);
   const outcome = h("p", { class: "muted", role: "status" });
   return h(
     "li",
@@ -61,19 +72,21 @@ function card(account) {
       {},
       fact("Messages", "messages"),
       fact("Mailboxes", "mailboxes"),
-      fact("Last sync", "sync"),
-      fact("Last answer", "answer"),
+      elsewhere ? null : [fact("Last sync", "sync"), fact("Last answer", "answer")],
     ),
+    elsewhere ? h("p", { class: "muted small" }, nodeWords(account)) : null,
     h(
       "footer",
       {},
-      h("span", { class: "chip", title: pushTitle(account) }, account.push === "poll" ? "Polling" : "Push"),
+      elsewhere ? null : h("span", { class: "chip", title: pushTitle(account) }, account.push === "poll" ? "Polling" : "Push"),
       account.backlog === "store" ? h("span", { class: "chip", title: "Old mail is kept but not processed" }, "Old mail stored") : null,
       h("button", { type: "button", class: "quiet small", onclick: (event) => check(account, event.target, outcome) }, "Check"),
       outcome,
     ),
   );
 }
+
+const nodeWords = ({ node }) => (node ? `Kept in sync by ${node}` : "No node keeps it in sync");
 
 function pushTitle({ push, pushedMailbox, sweepSeconds }) {
   const every = sweepSeconds ? `every ${number(Math.round(sweepSeconds))} s` : "now and then";
@@ -86,11 +99,13 @@ function update(element, account) {
   const part = (name) => element.querySelector(`[data-part="${name}"]`);
   setText(part("messages"), number(account.messages));
   setText(part("mailboxes"), number(account.mailboxes));
-  if (account.lastSyncAt) since(part("sync"), Date.parse(account.lastSyncAt));
-  else setText(part("sync"), "not yet");
-  const silent = account.secondsSinceLastRoundTrip;
-  if (typeof silent === "number") since(part("answer"), Date.now() - silent * 1000);
-  else setText(part("answer"), "none yet");
+  if (!isElsewhere(account)) {
+    if (account.lastSyncAt) since(part("sync"), Date.parse(account.lastSyncAt));
+    else setText(part("sync"), "not yet");
+    const silent = account.secondsSinceLastRoundTrip;
+    if (typeof silent === "number") since(part("answer"), Date.now() - silent * 1000);
+    else setText(part("answer"), "none yet");
+  }
   if (account.progress) {
     const { stored, total } = account.progress;
     const bar = element.querySelector("progress");

@@ -5,6 +5,7 @@ import { ApiError, coalesced, follow, get, post } from "./client.js";
 import { byId } from "./dom.js";
 import { refreshMessages } from "./messages.js";
 import { showStatus, showUnreachable } from "./overview.js";
+import { showNodes } from "./nodes.js";
 import { openFromAddress } from "./panel.js";
 import { plural, tellAges } from "./words.js";
 
@@ -20,7 +21,8 @@ const refreshFigures = coalesced(async () => {
   const [status, { accounts }] = await Promise.all([get("/v1/status"), get("/v1/accounts")]);
   if (!reachable) return null; // the banner goes when the event log answers again
   showStatus(status);
-  showAccounts(accounts);
+  showNodes(status);
+  showAccounts(accounts, status);
   return status;
 });
 

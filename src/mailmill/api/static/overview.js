@@ -29,20 +29,17 @@ function showService({ accounts, queue, node, nodes = [] }) {
     total === 0 ? ["idle", "Running, no accounts yet"]
     : troubled ? ["warn", `${plural(troubled, "account")} need${troubled === 1 ? "s" : ""} attention`]
     : busy ? ["busy", `Syncing ${plural(busy, "account")}`]
+    : queue.pending && queue.paused?.length ? ["warn", "Processing is paused"]
     : queue.pending + queue.processing > 0 ? ["busy", "Processing"]
     : ["good", "All is well"];
   const pill = byId("service");
   pill.dataset.tone = tone;
   setText(pill, words);
   const up = (Date.now() - Date.parse(node.startedAt)) / 1000;
-  const fleet = nodes.length > 1 ? ` · one of ${nodes.length} nodes` : "";
-  const line = byId("node");
-  setText(line, `${node.id} · version ${node.version} · up ${span(up)}${fleet}`);
-  line.title = fleet && nodes.map(nodeWords).join("\n");
+  const living = nodes.filter(({ state }) => state === "alive").length;
+  const fleet = nodes.length > 1 ? ` · ${living} of ${nodes.length} nodes alive` : "";
+  setText(byId("node"), `${node.id} · version ${node.version} · up ${span(up)}${fleet}`);
 }
-
-const nodeWords = ({ id, state, shards, accounts, heartbeatAgeSeconds, roles }) =>
-  `${id}: ${state}, heard ${span(heartbeatAgeSeconds)} ago, ${plural(accounts, "account")} in ${plural(shards, "shard")} (${roles.join(", ")})`;
 
 function showVerdicts({ messages, threats }) {
   setText(byId("total"), number(messages));
@@ -80,7 +77,11 @@ function showQueue(queue) {
     ["Failed", queue.failed, queue.failed ? "bad" : null],
   ]);
   const oldest = queue.oldestSeconds;
-  setText(byId("queue-age"), oldest === null || oldest === undefined ? "Nothing waits" : `Oldest waits ${span(oldest)}`);
+  const nothing = queue.pending ? "Waits for the next attempt" : "Nothing waits";
+  setText(byId("queue-age"), oldest === null || oldest === undefined ? nothing : `Oldest waits ${span(oldest)}`);
+  const paused = queue.paused ?? [];
+  byId("paused").hidden = !paused.length;
+  setText(byId("paused"), `Paused: ${paused.join(", ")}`);
   byId("retry").hidden = !queue.failed;
 
   if (completedBefore !== null) samples.push(Math.max(0, queue.completed - completedBefore));

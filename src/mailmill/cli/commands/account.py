@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailmill.cli.commands.status import account_columns, account_rows
+from mailmill.cli.commands.status import account_columns, account_rows, is_elsewhere, is_fleet
 from mailmill.cli.errors import OK, error_of, exit_code_of_accounts
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import ago, duration, moment
@@ -27,11 +28,11 @@ def list_accounts(context: typer.Context, json: JsonOption = False) -> None:
     """List all accounts and how each is doing."""
     invocation = invocation_of(context)
     output = invocation.output()
-    answer = invocation.call(lambda client, _settings: client.get("/v1/accounts"))
+    answer, figures = invocation.call(lambda client, _settings: _with_figures(client, "/v1/accounts"))
     if json:
         output.json(answer)
         return
-    output.table(account_columns(), account_rows(answer["accounts"]), empty="no account is configured")
+    output.table(account_columns(figures), account_rows(answer["accounts"], figures), empty="no account is configured")
 
 
 @app.command()
@@ -41,11 +42,17 @@ def show(context: typer.Context, name: NameArgument, json: JsonOption = False) -
 
     invocation = invocation_of(context)
     output = invocation.output()
-    answer = invocation.call(lambda client, _settings: client.get(route("account", name)))
+    answer, figures = invocation.call(lambda client, _settings: _with_figures(client, route("account", name)))
     if json:
         output.json(answer)
         return
-    output.fields(_fields(answer))
+    output.fields(_fields(answer, figures))
+
+
+async def _with_figures(client: ServiceClient, path: str) -> tuple[JsonObject, JsonObject]:
+    """What is asked for, and the status: who the nodes are."""
+    answer, figures = await asyncio.gather(client.get(path), client.get("/v1/status"))
+    return answer, figures
 
 
 def push_words(account: JsonObject) -> str:
@@ -60,10 +67,11 @@ def push_words(account: JsonObject) -> str:
     return f"none, all looked at{every}" if every else "none"
 
 
-def _fields(account: JsonObject) -> list[tuple[str, Value]]:
+def _fields(account: JsonObject, figures: JsonObject) -> list[tuple[str, Value]]:
     from mailmill.cli.output import Cell, stated
 
     progress = account.get("progress")
+    elsewhere = is_elsewhere(account, figures)
     heard = account.get("secondsSinceLastRoundTrip")
     lines: list[tuple[str, Value]] = [
         ("Account", Cell(account["account"], "bold")),
@@ -74,11 +82,16 @@ def _fields(account: JsonObject) -> list[tuple[str, Value]]:
         ("Backlog", account.get("backlog") or "-"),
         ("Mailboxes", f"{account['mailboxes']:,}"),
         ("Messages", f"{account['messages']:,}"),
-        ("Last sync", ago(account.get("lastSyncAt"))),
-        ("Last round trip", "-" if heard is None else f"{duration(heard)} ago"),
-        ("Connections", f"{account.get('connections', 0):,}"),
-        ("Push", push_words(account)),
     ]
+    if is_fleet(figures):
+        lines.append(("Node", account.get("node") or "-"))
+    if not elsewhere:
+        lines += [
+            ("Last sync", ago(account.get("lastSyncAt"))),
+            ("Last round trip", "-" if heard is None else f"{duration(heard)} ago"),
+            ("Connections", f"{account.get('connections', 0):,}"),
+            ("Push", push_words(account)),
+        ]
     verified = account.get("verify")
     if verified:
         gaps = sum(verified["gaps"].values())

@@ -39,7 +39,7 @@ def doctor(context: typer.Context, json: JsonOption = False) -> int:
 
 
 async def _look(invocation: Invocation) -> list[Check]:
-    from mailmill.cli.diagnosis import findings, machine, network, postgres, raw_messages, storage
+    from mailmill.cli.diagnosis import findings, machine, master_key, network, postgres, raw_messages, storage
     from mailmill.cli.service_client import open_client, service_runs
     from mailmill.settings import load_settings
 
@@ -57,6 +57,7 @@ async def _look(invocation: Invocation) -> list[Check]:
         return [*checks, findings.from_error("Service", error)]
     checks += await asyncio.to_thread(storage.look, settings, service_runs=runs)
     checks += await postgres.look(settings)
+    checks += await master_key.look(settings)
     checks += await raw_messages.look(settings)
     if not runs:
         return checks + await network.look(settings, os.environ, None)

@@ -89,7 +89,7 @@ def show(output: Output, figures: JsonObject, accounts: list[JsonObject], *, ser
     if is_fleet(figures):
         output.table(node_columns(), node_rows(figures), empty="no nodes")
         output.line("")
-    output.table(account_columns(), account_rows(accounts), empty="no accounts")
+    output.table(account_columns(figures), account_rows(accounts, figures), empty="no accounts")
 
 
 def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bool, width: int) -> RenderableType:
@@ -107,7 +107,8 @@ def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bo
         parts += [Text(), rich_table(node_columns(), node_rows(figures), width)]
     if accounts:
         worst_first = sorted(accounts, key=lambda each: (not str(each["state"]).endswith("Error"), each["account"]))
-        parts += [Text(), rich_table(account_columns(), account_rows(worst_first[:MOST_ACCOUNTS]), width)]
+        rows = account_rows(worst_first[:MOST_ACCOUNTS], figures)
+        parts += [Text(), rich_table(account_columns(figures), rows, width)]
         if len(accounts) > MOST_ACCOUNTS:
             parts.append(Text(f"… and {len(accounts) - MOST_ACCOUNTS} more: mailmill account list", style="dim"))
     return stacked(*parts)
@@ -129,7 +130,9 @@ def fields_in_parts(figures: JsonObject, *, service_runs: bool) -> list[tuple[st
     about = f"  mailmill {node['version']}"
     if service_runs:
         about += f" · up {_up(node.get('startedAt'))} · {', '.join(node.get('roles', ()))}"
-    waits: list[Value] = [Cell(f" · oldest waits {duration(queue['oldestSeconds'])}")] if queue["pending"] else []
+    # Of what waits for its next attempt alone there is no oldest.
+    oldest = queue["oldestSeconds"] if queue["pending"] else None
+    waits: list[Value] = [] if oldest is None else [Cell(f" · oldest waits {duration(oldest)}")]
     if queue["paused"]:
         waits.append(Cell(f" · paused: {', '.join(queue['paused'])}", "yellow"))
     return [
@@ -201,9 +204,10 @@ def node_rows(figures: JsonObject) -> list[tuple[Value, ...]]:
     ]
 
 
-def account_columns() -> tuple[Any, ...]:
+def account_columns(figures: JsonObject) -> tuple[Any, ...]:
     from mailmill.cli.output import Column
 
+    node = (Column("Node", shrinks=True),) if is_fleet(figures) else ()
     return (
         Column("Account"),
         Column("State"),
@@ -211,6 +215,7 @@ def account_columns() -> tuple[Any, ...]:
         Column("Last sync", "right"),
         Column("Push"),
         Column("Heard", "right"),
+        *node,
         Column("Remark", shrinks=True),
     )
 
@@ -221,12 +226,19 @@ def _push(account: JsonObject) -> str:
     return push if push == "notify" or not sweep else f"{push}, {duration(sweep)}"
 
 
-def account_rows(accounts: list[JsonObject]) -> list[tuple[Value, ...]]:
+def is_elsewhere(account: JsonObject, figures: JsonObject) -> bool:
+    """Whether another node keeps it in sync: how that goes, only that node can say."""
+    return is_fleet(figures) and account.get("node") != figures["node"]["id"]
+
+
+def account_rows(accounts: list[JsonObject], figures: JsonObject) -> list[tuple[Value, ...]]:
     """A row per account; the remark is how far a first sync is, or why it is in the state it is in."""
     from mailmill.cli.output import Cell, stated
 
+    fleet = is_fleet(figures)
     rows: list[tuple[Value, ...]] = []
     for each in accounts:
+        elsewhere = is_elsewhere(each, figures)
         progress, heard = each.get("progress"), each.get("secondsSinceLastRoundTrip")
         remark: Cell = Cell(each.get("stateReason") or "", "dim")
         if progress and progress["total"]:
@@ -237,9 +249,10 @@ def account_rows(accounts: list[JsonObject]) -> list[tuple[Value, ...]]:
                 Cell(each["account"], "bold"),
                 stated(each["state"]),
                 each["messages"],
-                ago(each.get("lastSyncAt")),
-                _push(each),
-                "-" if heard is None else f"{duration(heard)} ago",
+                "-" if elsewhere else ago(each.get("lastSyncAt")),
+                "-" if elsewhere else _push(each),
+                "-" if heard is None or elsewhere else f"{duration(heard)} ago",
+                *((each.get("node") or "-",) if fleet else ()),
                 remark,
             )
         )

@@ -41,28 +41,63 @@ def verify(
     output = invocation.output()
     wanted = {"accounts": account or None, "full": full, "repair": repair, "seed": seed}
 
-    async def work(client: ServiceClient, settings: Settings) -> JsonObject:
+    async def work(client: ServiceClient, settings: Settings) -> tuple[JsonObject, frozenset[str]]:
         if not client.service_runs and not settings.accounts:
             raise no_account(settings)
         looking = client.post("/v1/verify", wanted, unbounded=True)
-        if not output.shows_progress:
-            return await looking
-        return await _with_bar(asyncio.ensure_future(looking), lambda: client.get("/v1/verify"), output)
+        if output.shows_progress:
+            report = await _with_bar(asyncio.ensure_future(looking), lambda: client.get("/v1/verify"), output)
+        else:
+            report = await looking
+        return report, await _left_to_others(client, report, frozenset(account or ()))
 
-    report = invocation.call(work)
+    report, left = invocation.call(work)
     if json:
         output.json(report)
     else:
-        show_report(output, report)
-    return exit_code(report)
+        show_report(output, report, left)
+    return exit_code(report, left)
 
 
-def exit_code(report: JsonObject) -> int:
-    """As for sync where an account failed; else whether there are gaps."""
-    failed = exit_code_of_accounts(error_of(each["error"])[0] for each in report["accounts"] if each.get("error"))
+def exit_code(report: JsonObject, left: frozenset[str] = frozenset()) -> int:
+    """As for sync where an account failed; else whether there are gaps. Of several nodes each answers for the accounts
+    but those that are ``left`` to others; where it looked at none it answers for nothing.
+    """
+    failures = [each for each in report["accounts"] if each.get("error")]
+    if len(failures) < len(report["accounts"]):
+        failures = [each for each in failures if each["account"] not in left]
+    failed = exit_code_of_accounts(error_of(each["error"])[0] for each in failures)
     if any(each["counts"] for each in report["accounts"]):
         return FAILED if failed in (OK, FAILED) else failed
     return failed
+
+
+async def _left_to_others(client: ServiceClient, report: JsonObject, named: frozenset[str]) -> frozenset[str]:
+    """The accounts that were not looked at since another node keeps them in sync, and that nobody had ``named``."""
+    refused = {
+        each["account"]
+        for each in report["accounts"]
+        if each.get("error") and error_of(each["error"])[0] == "conflict" and each["account"] not in named
+    }
+    if not refused:
+        return frozenset()
+    try:
+        figures = await client.get("/v1/status")
+        accounts = (await client.get("/v1/accounts"))["accounts"]
+    except (ServiceError, NoAnswerError):
+        # What the look found is not lost with it; that somebody else looks at the rest is not known.
+        return frozenset()
+    return kept_by_others(accounts, figures) & refused
+
+
+def kept_by_others(accounts: list[JsonObject], figures: JsonObject) -> frozenset[str]:
+    """The accounts whose node is another one than the one that answers, is alive and syncs.
+
+    One that is paused, or whose node is gone, has none; one whose task hangs has a node that does not keep it; and a
+    command that has borrowed one counts as its node for that moment.
+    """
+    keepers = {node["id"] for node in figures["nodes"] if node["state"] == "alive" and "sync" in node["roles"]}
+    return frozenset(each["account"] for each in accounts if each.get("node") in keepers - {figures["node"]["id"]})
 
 
 async def _with_bar(
@@ -97,11 +132,12 @@ async def _with_bar(
         return await looking
 
 
-def show_report(output: Output, report: JsonObject) -> None:
-    """The summary, then every gap; what failed is explained on stderr."""
+def show_report(output: Output, report: JsonObject, left: frozenset[str] = frozenset()) -> None:
+    """The summary, then every gap; what failed is explained on stderr. Of those ``left`` to others, how many."""
     from mailmill.cli.output import Cell, Column
 
-    accounts: list[dict[str, Any]] = report["accounts"]
+    answered: list[dict[str, Any]] = report["accounts"]
+    accounts = [each for each in answered if each["account"] not in left]
     columns = (
         Column("Account"),
         Column("Mailboxes", "right"),
@@ -127,7 +163,7 @@ def show_report(output: Output, report: JsonObject) -> None:
             )
             for each in accounts
         ),
-        empty="no accounts",
+        empty="no account is kept in sync here" if answered else "no accounts",
     )
     for title, key in (("gaps", "gaps"), ("repaired", "repaired")):
         rows = [(each["account"], gap) for each in accounts for gap in each[key]]
@@ -135,6 +171,10 @@ def show_report(output: Output, report: JsonObject) -> None:
             output.line("")
             _show_gaps(output, title, rows)
     _remark(output, accounts)
+    elsewhere = len(answered) - len(accounts)
+    if elsewhere:
+        words = "1 account is" if elsewhere == 1 else f"{elsewhere:,} accounts are"
+        output.remark(f"{words} kept in sync by other nodes, and not looked at here: verify there too", "yellow")
 
 
 def _show_gaps(output: Output, title: str, rows: list[tuple[str, JsonObject]]) -> None:

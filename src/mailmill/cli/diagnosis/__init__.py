@@ -3,6 +3,6 @@
 Law: looking changes nothing. No file is created, no lock is taken, the database is opened read-only, and the service is
 asked rather than bypassed where it runs.
 
-``findings`` (what a look yields) · ``machine`` (Python, packages, clock) · ``storage`` (configuration, data folder,
-database, key) · ``network`` (accounts and destinations).
+``findings`` (what a look yields) · ``machine`` (Python, packages, clock) · ``storage`` (data folder, service, SQLite) ·
+``postgres`` · ``master_key`` · ``raw_messages`` (object store, shared folder) · ``network`` (accounts, destinations).
 """

@@ -1,4 +1,4 @@
-"""The data folder, the service that may hold it, the database, the master key. Blocking; called in a thread."""
+"""The data folder, the service that may hold it, the database. Blocking; called in a thread."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def look(settings: Settings, *, service_runs: bool) -> list[Check]:
     url = settings.service.database_url.get_secret_value()
     if url.startswith(SQLITE):  # of the other: `postgres`
         checks.append(sqlite_database(Path(url.removeprefix(SQLITE).partition("?")[0]), data_dir))
-    checks.append(master_key(settings))
     return checks
 
 
@@ -93,7 +92,7 @@ def sqlite_database(path: Path, data_dir: Path) -> Check:
             return ok("Database", f"{path} (made at the first start)")
         return fail("Database", f"the folder {path.parent} is missing", "make it, or correct service.database_url")
     try:
-        with closing(sqlite3.connect(_read_only_uri(path), uri=True, timeout=5)) as connection:
+        with closing(sqlite3.connect(read_only_uri(path), uri=True, timeout=5)) as connection:
             held = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if held else None
             damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -111,30 +110,7 @@ def sqlite_database(path: Path, data_dir: Path) -> Check:
     return fail("Database", f"{path} has schema {row[0]}, newer than {HEAD}", "use the newer mailmill again", "store")
 
 
-def _read_only_uri(path: Path) -> str:
+def read_only_uri(path: Path) -> str:
     """With a log and its index beside it a reader may join in; without, even a reader would create them."""
     live = path.with_name(path.name + "-wal").exists() and path.with_name(path.name + "-shm").exists()
     return f"file:{quote(str(path))}?{'mode=ro' if live else 'mode=ro&immutable=1'}"
-
-
-def master_key(settings: Settings) -> Check:
-    """Where the key comes from. Whether it is the right one is for the service to say: it alone opens the canary."""
-    if settings.master_key is not None:
-        return ok("Master key", "from MAILMILL_KEY")
-    file = settings.service.key_file
-    made = settings.service.data_dir / "master.key"
-    chosen = file or made
-    if not chosen.exists():
-        if file is not None:
-            return fail("Master key", f"{file} is missing", "put the key there (service.key_file)", "masterKey")
-        if any(settings.service.data_dir.glob("*.db")):
-            remedy = (
-                "put the file back from a backup, or set MAILMILL_KEY; a new key cannot open what the old one sealed"
-            )
-            return warn("Master key", f"{made} is missing beside a database", remedy)
-        return ok("Master key", f"{made} (made at the first start; back it up)")
-    if not os.access(chosen, os.R_OK):
-        return fail("Master key", f"{chosen} cannot be read", "let the user mailmill runs as read it", "masterKey")
-    if chosen.stat().st_mode & 0o077:
-        return warn("Master key", f"{chosen} can be read by others", f"chmod 600 {chosen}")
-    return ok("Master key", str(chosen))
