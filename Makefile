@@ -14,9 +14,10 @@ WORKERS ?= 4
 UPGRADE ?=
 TARGET ?=
 SECONDS ?= 60
+KILLS ?= 300
 export PYTHON ?=
 
-.PHONY: help demo run test check format bench fuzz requirements clean
+.PHONY: help demo run test check format bench fuzz chaos requirements clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -28,7 +29,7 @@ run: $(VENV)/.demo ## start the service with your configuration (ARGS="--config 
 	@exec $(BIN)/mailmill run $(ARGS)
 
 test: $(VENV)/.test ## run the tests, on real servers (TESTS="tests/unit -k pool" for some, WORKERS=0 for one after the other)
-	@tools/debian-packages.sh dovecot-imapd chromium postgresql pgbouncer
+	@tools/debian-packages.sh dovecot-imapd chromium postgresql pgbouncer faketime
 	@tools/cyrus.sh
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
@@ -48,6 +49,10 @@ bench: $(VENV)/.test ## measure against the peers and print the tables
 
 fuzz: $(VENV)/.fuzz ## feed garbage to the parsers (SECONDS=600 for each, TARGET=wire or message_parser, ARGS=--merge)
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(TARGET) --seconds $(SECONDS) $(ARGS)
+
+chaos: $(VENV)/.test ## kill the nodes of a fleet in use over and over, and check all that they did (KILLS=300)
+	@tools/debian-packages.sh dovecot-imapd postgresql faketime
+	@PYTHONPATH=tests $(BIN)/python -m chaos --kills $(KILLS) $(ARGS)
 
 requirements: $(VENV)/.uv ## regenerate requirements/*.txt from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@tools/requirements.sh $(BIN)/uv $(UPGRADE)

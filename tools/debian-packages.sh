@@ -16,6 +16,7 @@ program_of() {
     postgresql) echo "postgres" ;;
     pgbouncer) echo "pgbouncer" ;;
     redis-server) echo "redis-server" ;;
+    faketime) echo "faketime" ;;
     *) echo "" ;;
   esac
 }

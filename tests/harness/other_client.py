@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from harness import truth
-from servers.over_imap import expect_ok, quoted
+from servers.over_imap import expect_ok, listed, quoted
 
 T = TypeVar("T")
 
@@ -71,6 +71,10 @@ class OtherClient:
             expect_ok(client.delete(quoted(mailbox)))
 
         await self._run(run)
+
+    async def mailboxes(self) -> list[str]:
+        """The names of all that can be selected."""
+        return await self._run(lambda client: listed(client))
 
     async def uids(self, mailbox: str) -> list[int]:
         """What is there, in order."""

@@ -1,0 +1,116 @@
+"""``python -m chaos --kills 300``: a fleet under fire, a table of where its nodes died, and what the checker says.
+
+Exit code 0 where it found nothing wrong and every commit point was hit often enough; see ``make chaos``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from chaos.targets import REQUIRED
+from chaos.under_fire import OFFSETS, Outcome, Plan, UnderFire
+from servers.dovecot import Dovecot
+from servers.postgres import Postgres
+
+# A run of fewer kills is a look: it cannot hit every point three times.
+KILLS_OF_A_FULL_RUN = 300
+HITS = 3
+# The last three in the middle of a transaction: PostgreSQL ends it after a while, or its locks would hold up the fleet.
+FREEZES = ("ran", "hold/unasked", "finish/unasked", "webhook/answered")
+FREEZES_OF_A_FULL_RUN = (*FREEZES, *FREEZES, "finish/uncommitted", "new/uncommitted", "number/uncommitted")
+_MOST_LINES = 50
+_BAR = 30
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--kills", type=int, default=KILLS_OF_A_FULL_RUN, help="at least (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the dice (default: the time)")
+    parser.add_argument("--steady-clock", action="store_true", help="no node's wall clock jumps")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty folder for journals and logs, to be kept")
+    options = parser.parse_args()
+    full = options.kills >= KILLS_OF_A_FULL_RUN
+    plan = Plan(
+        kills=options.kills,
+        hits=HITS if full else 0,
+        freezes=FREEZES_OF_A_FULL_RUN if full else FREEZES,
+        cuts=max(1, options.kills // 15),
+        restarts=max(1, options.kills // 60),
+        clock_offsets=("+0",) if options.steady_clock else OFFSETS,
+        seed=options.seed,
+    )
+    progress = Progress(plan.kills)
+
+    async def run(folder: Path) -> Outcome:
+        with Postgres() as postgres, Dovecot() as dovecot:
+            return await UnderFire(folder, postgres, dovecot, plan, progress).run()
+
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mm-chaos-") as temporary:
+        outcome = uvloop.run(run(options.keep or Path(temporary)))
+    progress.end()
+    return report(outcome, options.seed, HITS if full else 0)
+
+
+class Progress:
+    """A bar at a terminal, else a line for each thing that happens; on stderr."""
+
+    def __init__(self, kills: int) -> None:
+        self._kills = kills
+        self._began = time.monotonic()
+        self._drawn = sys.stderr.isatty()
+
+    def __call__(self, kills: int, line: str) -> None:
+        seconds = f"{time.monotonic() - self._began:5.0f} s"
+        counted = f"{kills:4} of {self._kills} kills"
+        if self._drawn:
+            done = min(_BAR, _BAR * kills // self._kills)
+            text = f"\r\033[K[{'#' * done}{'.' * (_BAR - done)}] {counted} {seconds}  {line[:60]}"
+        else:
+            text = f"{seconds}  {counted}  {line}\n"
+        print(text, end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._drawn:
+            print(file=sys.stderr)
+
+
+def report(outcome: Outcome, seed: int, hits: int) -> int:
+    """Print the table, and what is wrong; the exit code."""
+    phases = [*REQUIRED, *sorted(set(outcome.hits) - set(REQUIRED))]
+    width = max(map(len, phases))
+    print(f"{'killed at':<{width}}  times")
+    for phase in phases:
+        few = phase in REQUIRED and outcome.hits[phase] < hits
+        print(f"{phase:<{width}}  {outcome.hits[phase]:5}{'  too few' if few else ''}")
+    print(
+        f"\n{outcome.kills} kills, connections cut {outcome.cuts} times, PostgreSQL restarted {outcome.restarts} times"
+    )
+    print(f"frozen at {counted(outcome.frozen)}; late writes refused: {counted(outcome.refused)}")
+    print(f"{outcome.messages} messages, {outcome.events} events, {outcome.receipts} webhooks received; seed {seed}")
+    wrong = [
+        *outcome.findings,
+        *(f"{phase} is a phase that nobody named: chaos.commit_points, chaos.targets" for phase in outcome.unknown),
+        *(f"{phase} was hit {outcome.hits[phase]} times" for phase in REQUIRED if outcome.hits[phase] < hits),
+    ]
+    for line in wrong[:_MOST_LINES]:
+        print(f"WRONG: {line}")
+    if len(wrong) > _MOST_LINES:
+        print(f"and {len(wrong) - _MOST_LINES} more")
+    print("refused by the checker" if wrong else "the checker found nothing wrong")
+    return 1 if wrong else 0
+
+
+def counted(what: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(what.items())) or "nothing"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
