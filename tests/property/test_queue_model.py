@@ -194,6 +194,33 @@ class Queue(RuleBasedStateMachine):
         if row is not None:
             row.state, row.holder = "pending", None
 
+    @rule(data=st.data(), zombie=workers, heir=workers, name=processor_names, given_back=st.booleans())
+    def a_zombie_comes_back(self, data: st.DataObject, zombie: str, heir: str, name: str, given_back: bool) -> None:
+        """What it held was taken from it and claimed anew, perhaps by itself, before it tells what became of it."""
+        self.claim(zombie, name, 3, False)
+        old = [
+            one for holder, one in self.claims if holder == zombie and one.processor == name and self.model.row_of(one)
+        ]
+        if not old:
+            return
+        if given_back:
+            self.do(lambda connection: queue.release_all(connection, zombie))
+            for row in self._held_by({zombie}):
+                row.state, row.holder = "pending", None
+        else:
+            self.reap(set(WORKERS) - {zombie})
+        self.claim(heir, name, 3, not given_back)
+        outcomes = {one: data.draw(st.sampled_from(("finished", "again", "for good"))) for one in old}
+        self._finish(
+            zombie,
+            [Finished(one, '"zombie"', 0.1, ("threatFound",)) for one, kind in outcomes.items() if kind == "finished"],
+            [
+                Failed(one, kind, 10.0 if kind == "again" else None)
+                for one, kind in outcomes.items()
+                if kind != "finished"
+            ],
+        )
+
     @rule(worker_id=workers)
     def stop_in_good_order(self, worker_id: str) -> None:
         async def stop(connection: AsyncConnection) -> None:
@@ -344,7 +371,7 @@ class Queue(RuleBasedStateMachine):
 
     def _finish(self, worker_id: str, finished: list[Finished], failed: list[Failed]) -> None:
         """As a worker does: in the turns of the limited processors, and those of the same accounts let in after."""
-        every = [outcome.claim for outcome in (*finished, *failed)]
+        every = [*(done.claim for done in finished), *(failure.claim for failure in failed)]
 
         async def finish(connection: AsyncConnection) -> Any:
             limited = sorted({one.processor for one in every if LIMITS[one.processor] is not None})
