@@ -18,6 +18,7 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from harness import stores
 from servers.cyrus import Cyrus
 from servers.dovecot import Dovecot
 from servers.mail_server import MailServer
@@ -32,8 +33,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("wide", deadline=None, database=None, max_examples=2000, print_blob=True)
 
 
+DATABASE_MAKES = ("sqlite", "postgresql")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_loops: runs on uvloop and on asyncio's own loop")
+    config.addinivalue_line(
+        "markers",
+        "both_databases(**only): runs once with data_dir's rows in SQLite, once in PostgreSQL; there, of a sweep over "
+        "a parameter, only with the values given",
+    )
     config.addinivalue_line("markers", "children_only: mailmill runs in child processes, none of it in the test's own")
     if not config.getoption("--hypothesis-profile", default=None):
         hypothesis.settings.load_profile("default")
@@ -86,11 +95,9 @@ def blockbuster(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
+def data_dir(new_data_dir: Callable[[str], Path]) -> Path:
     """An empty data folder for a service or a store."""
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o700)
-    return folder
+    return new_data_dir("data")
 
 
 @pytest.fixture(autouse=True)
@@ -142,19 +149,65 @@ def start_postgres() -> Iterator[Callable[..., Awaitable[Postgres]]]:
         yield start
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # In a module that is marked, tests that open no store run once.
+    if metafunc.definition.get_closest_marker("both_databases") and "database_make" in metafunc.fixturenames:
+        metafunc.parametrize("database_make", DATABASE_MAKES, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if left := [item for item in items if _left_to_sqlite(item)]:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not _left_to_sqlite(item)]
+
+
+def _left_to_sqlite(item: pytest.Item) -> bool:
+    marker, parameters = item.get_closest_marker("both_databases"), getattr(item, "callspec", None)
+    if marker is None or parameters is None or parameters.params.get("database_make") != "postgresql":
+        return False
+    return any(parameters.params.get(name) not in (*values, None) for name, values in marker.kwargs.items())
+
+
+@pytest.fixture
+def database_make(request: pytest.FixtureRequest) -> str:
+    """What keeps the rows of `data_dir`: SQLite, and in its turn PostgreSQL where the test has ``both_databases``."""
+    make: str = getattr(request, "param", DATABASE_MAKES[0])
+    return make
+
+
+@pytest.fixture
+def new_data_dir(request: pytest.FixtureRequest, tmp_path: Path, database_make: str) -> Iterator[Callable[[str], Path]]:
+    """``new_data_dir(name)``: an empty folder for a store on a database of the test's make (`harness.stores`)."""
+    made: list[str] = []
+
+    def new(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(mode=0o700)
+        if database_make == "postgresql":
+            made.append(request.getfixturevalue("postgres").new_store())
+            stores.put_into(folder, made[-1])
+        return folder
+
+    yield new
+    for url in made:
+        request.getfixturevalue("postgres").drop(url)
+
+
+@pytest.fixture(params=DATABASE_MAKES)
 def database_url(request: pytest.FixtureRequest, data_dir: Path) -> str:
     """A new database of each make, for what must hold on both; it is for ``Database.open(…, data_dir=data_dir)``."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.new_store()
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture
-def postgres_url(postgres: Postgres) -> str:
+def postgres_url(postgres: Postgres) -> Iterator[str]:
     """A new database on ``postgres``, with the schema and nothing else."""
-    return postgres.new_store()
+    url = postgres.new_store()
+    yield url
+    postgres.drop(url)
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------

@@ -17,18 +17,18 @@ processes and ``kill -9``, at the points that it names.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import truth
+from harness import stores, truth
 from harness.fake_imap import FakeImap
 from harness.syncing import SyncedAccount, synced_account
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
+from mailmill.store.owned_database import OwnedDatabase
 from mailmill.store.sqlite_database import SqliteDatabase
 from mailmill.sync.context import SyncLimits
 
@@ -59,16 +59,19 @@ class Mortal:
 
     @contextmanager
     def living(self) -> Iterator[None]:
-        """All writes of the block go past this."""
-        write, put_batch = SqliteDatabase.write, BlobStore.put_batch
+        """All writes of the account in the block go past this."""
+        put_batch = BlobStore.put_batch
         mortal = self
 
-        @asynccontextmanager
-        async def mortal_write(self: SqliteDatabase, **options: Any) -> AsyncIterator[Any]:
-            async with write(self, **options) as connection:
-                yield connection
-                mortal.came_to("uncommitted")
-            mortal.came_to("committed")
+        def mortal_write(write: Callable[..., AbstractAsyncContextManager[Any]]) -> Callable[..., Any]:
+            @asynccontextmanager
+            async def until_death(self: Database, **options: Any) -> AsyncIterator[Any]:
+                async with write(self, **options) as connection:
+                    yield connection
+                    mortal.came_to("uncommitted")
+                mortal.came_to("committed")
+
+            return until_death
 
         async def mortal_put_batch(self: BlobStore, contents: Any) -> Any:
             mortal.came_to("blobs unwritten")
@@ -77,7 +80,9 @@ class Mortal:
             return refs
 
         with (
-            mock.patch.object(SqliteDatabase, "write", mortal_write),
+            mock.patch.object(SqliteDatabase, "write", mortal_write(SqliteDatabase.write)),
+            # On PostgreSQL what is written through another door is not the account's, and comes when it will.
+            mock.patch.object(OwnedDatabase, "write", mortal_write(OwnedDatabase.write)),
             mock.patch.object(BlobStore, "put_batch", mortal_put_batch),
         ):
             yield
@@ -86,7 +91,7 @@ class Mortal:
 async def make_template(folder: Path, made: Callable[[], FakeImap] | None = None) -> None:
     """A store to be copied for each life: empty, or in sync with the server that ``made`` makes."""
     if made is None:
-        database = await Database.open(f"sqlite+aiosqlite:///{folder}/mailmill.db", data_dir=folder)
+        database = await stores.open_database(folder)
         await database.close()
         return
     async with made() as server, _process(server, folder) as account:
@@ -101,7 +106,7 @@ async def explore(steps: Sequence[Step], made: Callable[[], FakeImap], template:
     crashes = 0
     while True:
         data_dir = folder / f"life{crashes + 1}"
-        await asyncio.to_thread(shutil.copytree, template, data_dir)
+        await asyncio.to_thread(stores.copy, template, data_dir)
         mortal = Mortal(crashes + 1)
         async with made() as server:
             history = {raw for held in server.truth().values() for _, raw in held.values()}
@@ -114,7 +119,7 @@ async def explore(steps: Sequence[Step], made: Callable[[], FakeImap], template:
                 where = mortal.points[-1] if mortal.dead else "nowhere"
                 error.add_note(f"after a crash at commit point {crashes + 1} ({where}), {len(rest)} steps left")
                 raise
-        await asyncio.to_thread(shutil.rmtree, data_dir)
+        await asyncio.to_thread(stores.remove, data_dir)
         if not mortal.dead:
             return crashes
         crashes += 1

@@ -9,7 +9,7 @@
 
 It answers what mailmill sends, in three tiers (`QRESYNC`, `CONDSTORE`, `PLAIN`), and keeps for each session what it was
 told, so that news comes once and where the protocol has it come. A fault gets the right answer, response by response,
-and sends what it likes instead.
+and sends what it likes instead (`fake_imap_faults`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -25,6 +25,7 @@ from typing import Self
 
 from harness import fake_imap_writes as writes
 from harness.fake_imap_notify import Notify
+from harness.fake_mailbox import FakeMailbox
 from mailmill.model import Credentials, Endpoint
 from mailmill.uid_set import UidSet
 from servers.scripted import Command, ScriptedServer, Talk
@@ -44,103 +45,6 @@ _MANY = 20_000
 
 Answer = list[bytes]
 Act = Callable[["Client", Command, Answer], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class FakeMessage:
-    """``size_bytes`` is what RFC822.SIZE says, where that is a lie. ``withheld``: listed, its body is never sent.
-    ``email_id`` is what EMAILID says (OBJECTID), where that is not made of the content.
-    """
-
-    raw: bytes
-    flags: frozenset[str]
-    mod_seq: int
-    size_bytes: int | None = None
-    withheld: bool = False
-    internal_date: bytes = b"21-Nov-2096 10:00:00 +0000"
-    email_id: str | None = None
-
-
-class FakeMailbox:
-    """``messages`` by UID, ascending. ``mod_seqs`` False: the mailbox has none (NOMODSEQ), whatever the server can.
-
-    ``attributes`` and ``delimiter`` (as LIST writes it, with its quotes) are what LIST says; ``raw_name`` is the name
-    on the wire, where it is not ``path`` itself. One with ``\\Noselect`` has no status and is not selected.
-    """
-
-    attributes = b"\\HasNoChildren"
-    delimiter = b'"/"'
-    raw_name: bytes | None = None
-
-    def __init__(self, path: str = "INBOX", *, uid_validity: int = 7, mod_seqs: bool = True) -> None:
-        self.path = path
-        self.uid_validity = uid_validity
-        self.uid_next = 1
-        self.mod_seqs = mod_seqs
-        self.highest_mod_seq = 1
-        self.messages: dict[int, FakeMessage] = {}
-        self.expunged: dict[int, int] = {}
-        self.changed: Callable[[], None] = lambda: None
-
-    def add(self, *raws: bytes, flags: Iterable[str] = ()) -> int:
-        """Deliver messages; returns the UID of the last."""
-        for raw in raws:
-            self.messages[self.uid_next] = FakeMessage(raw, frozenset(flags), self._next_mod_seq())
-            self.uid_next += 1
-        self.changed()
-        return self.uid_next - 1
-
-    def set_flags(self, uid: int, *flags: str) -> None:
-        message = self.messages[uid]
-        message.flags, message.mod_seq = frozenset(flags), self._next_mod_seq()
-        self.changed()
-
-    def expunge(self, *uids: int) -> None:
-        for uid in uids:
-            del self.messages[uid]
-            self.expunged[uid] = self._next_mod_seq()
-        self.changed()
-
-    def move(self, uid: int, target: FakeMailbox) -> int:
-        """To the end of another mailbox, or of this one, with its flags; returns its UID there."""
-        message = self.messages[uid]
-        self.expunge(uid)
-        target.messages[target.uid_next] = message
-        message.mod_seq = target._next_mod_seq()
-        target.uid_next += 1
-        target.changed()
-        return target.uid_next - 1
-
-    def renumber(self, uid_validity: int, *, first_uid: int = 1) -> None:
-        """The same messages in a new generation."""
-        self.uid_validity = uid_validity
-        self.messages = dict(enumerate(self.messages.values(), first_uid))
-        self.expunged.clear()
-        self.uid_next = first_uid + len(self.messages)
-
-    @property
-    def wire_name(self) -> bytes:
-        return self.path.encode("ascii") if self.raw_name is None else self.raw_name
-
-    @property
-    def selectable(self) -> bool:
-        return not {rb"\noselect", rb"\nonexistent"} & set(self.attributes.lower().split())
-
-    def held(self) -> dict[int, tuple[frozenset[str], bytes]]:
-        """UID → flags and raw message: the truth."""
-        return {uid: (message.flags, message.raw) for uid, message in self.messages.items()}
-
-    def status(self, name: str) -> int:
-        return {
-            "MESSAGES": len(self.messages),
-            "UIDNEXT": self.uid_next,
-            "UIDVALIDITY": self.uid_validity,
-            "HIGHESTMODSEQ": self.highest_mod_seq if self.mod_seqs else 0,
-        }[name]
-
-    def _next_mod_seq(self) -> int:
-        self.highest_mod_seq += 1
-        return self.highest_mod_seq
 
 
 @dataclass(slots=True)
@@ -543,59 +447,3 @@ async def idle(client: Client, command: Command) -> None:
         line.cancel()
         client.idling = False
     await client.send([*client.news(), command.tag + b" OK idle ended\r\n"])
-
-
-# -- faults -----------------------------------------------------------------------------------------------------------
-
-
-def cut(at: int) -> Act:
-    """The answer as far as its byte ``at``, then the end of the connection."""
-
-    async def act(client: Client, _command: Command, answer: Answer) -> None:
-        await client.talk.cut(b"".join(answer), at)
-        raise ConnectionResetError("cut as asked")
-
-    return act
-
-
-def altered(change: Callable[[Answer], Answer]) -> Act:
-    """Another answer, made of the right one."""
-
-    async def act(client: Client, _command: Command, answer: Answer) -> None:
-        await client.send(change(answer))
-
-    return act
-
-
-def replaced(pattern: bytes, by: bytes, *, required: bool = True) -> Act:
-    """The right answer with every match of ``pattern`` in a response replaced. Where it is ``required``, an answer
-    with nothing to replace fails the test.
-    """
-
-    async def act(client: Client, _command: Command, answer: Answer) -> None:
-        changed = [re.sub(pattern, by, response, flags=re.DOTALL) for response in answer]
-        assert changed != answer or not required, f"nothing in {answer!r} is like {pattern!r}"
-        await client.send(changed)
-
-    return act
-
-
-def refused(status: str = "NO", text: str = "not now") -> Act:
-    """Tagged NO or BAD and nothing else."""
-
-    async def act(client: Client, command: Command, _answer: Answer) -> None:
-        await client.talk.tagged(command, status, text)
-
-    return act
-
-
-def deaf(reached: asyncio.Event, first: bytes = b"") -> Act:
-    """``first``, and then not a word, for ever, while the connection stays open."""
-
-    async def act(client: Client, _command: Command, _answer: Answer) -> None:
-        await client.send([first])
-        reached.set()
-        await client.talk.silence()
-        raise ConnectionResetError("the client gave up")
-
-    return act

@@ -14,7 +14,8 @@ from mailmill.uid_set import UidSet
 from servers.scripted import Command
 
 if TYPE_CHECKING:
-    from harness.fake_imap import Answer, Client, FakeMailbox
+    from harness.fake_imap import Answer, Client
+    from harness.fake_mailbox import FakeMailbox
 
 _NAME = rb'(?:"((?:[^"\\]|\\.)*)"|([^ "{]+))'
 _STORE = re.compile(rb"UID STORE (\S+) (?:\(UNCHANGEDSINCE (\d+)\) )?([+-])FLAGS \(([^)]*)\)$")

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx2
 
+from harness.patience import eventually
+
 _START_SECONDS = 40.0
 
 
@@ -83,11 +85,15 @@ class RunningService:
 
     async def until_status(self, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The status as soon as it is as ``ready`` wants it; its counted figures may be two seconds old."""
-        async with asyncio.timeout(30):
-            while not ready(status := await self.get("/v1/status")):
-                await asyncio.sleep(0.1)
-        found: dict[str, Any] = status
-        return found
+        return await eventually(lambda: self.get("/v1/status"), ready)
+
+    async def until_line(self, text: str) -> None:
+        """Until it has logged ``text``, or written it on stderr otherwise."""
+
+        async def written() -> bool:
+            return any(text in line for line in self.errors)
+
+        await eventually(written)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop; its exit code. Fails if it takes longer than it promises."""
@@ -107,8 +113,7 @@ async def service(
     transport = httpx2.AsyncHTTPTransport(uds=str(socket))
     try:
         async with httpx2.AsyncClient(transport=transport, base_url="http://mailmill", timeout=60) as http:
-            async with asyncio.timeout(_START_SECONDS):
-                await _answering(http, process, errors)
+            await _answering(http, process, errors)
             yield RunningService(process, http, errors)
     finally:
         if process.returncode is None:
@@ -118,12 +123,15 @@ async def service(
 
 
 async def _answering(http: httpx2.AsyncClient, process: asyncio.subprocess.Process, errors: list[str]) -> None:
-    while process.returncode is None:
-        with contextlib.suppress(httpx2.TransportError):
-            if (await http.get("/health")).status_code == 200:
-                return
-        await asyncio.sleep(0.05)
-    raise AssertionError("mailmill run ended:\n" + "".join(errors))
+    async def answers() -> bool:
+        if process.returncode is not None:
+            raise AssertionError("mailmill run ended:\n" + "".join(errors))
+        try:
+            return (await http.get("/health")).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    await eventually(answers, within_seconds=_START_SECONDS)
 
 
 async def _collect(process: asyncio.subprocess.Process, errors: list[str]) -> None:

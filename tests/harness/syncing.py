@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
+from harness import stores
+from mailmill.clock import boot_seconds
 from mailmill.imap.connection import ConnectionSettings, ImapConnection
 from mailmill.imap.pool import PoolSettings
 from mailmill.imap.providers import GENERIC
 from mailmill.model import Backlog, Credentials, Endpoint
-from mailmill.store import accounts, event_log
+from mailmill.store import accounts, event_log, leases, sequencer
+from mailmill.store.accounts import AccountRow
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 from mailmill.store.event_log import EventRow
 from mailmill.store.messages import WorkPlan
-from mailmill.store.tables import blob, mailbox, message, place
+from mailmill.store.owned_database import Lease, OwnedDatabase
+from mailmill.store.tables import blob, mailbox, message, place, shard
 from mailmill.sync.account_sync import AccountSettings, AccountSync
 from mailmill.sync.context import SyncContext, SyncLimits
 from mailmill.sync.holdings import Holdings
@@ -28,6 +33,7 @@ from mailmill.sync.report import PassReport
 from mailmill.sync.watch import WatchSettings
 
 PROCESSORS = (("threat", 1), ("summary", 1))
+_LEASE_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
@@ -47,6 +53,10 @@ class SyncedAccount:
         return report
 
     async def events(self) -> list[EventRow]:
+        """All that were told, also those that the sequencer would number in a moment."""
+        if not self.database.alone:
+            async with self.database.write() as connection:
+                await sequencer.number(connection, limit=100_000)
         async with self.database.read() as connection:
             return await event_log.read_after(connection, 0, 100_000)
 
@@ -64,6 +74,7 @@ class SyncedAccount:
             select(place.c.uid, place.c.flags)
             .join(mailbox, mailbox.c.id == place.c.mailbox_id)
             .where(mailbox.c.path == path, place.c.expunged_at.is_(None))
+            .order_by(place.c.uid)
         )
         async with self.database.read() as connection:
             return {row.uid: frozenset(row.flags.split()) for row in await connection.execute(wanted)}
@@ -74,6 +85,7 @@ class SyncedAccount:
             select(place.c.uid, place.c.message_id)
             .join(mailbox, mailbox.c.id == place.c.mailbox_id)
             .where(mailbox.c.path == path, place.c.expunged_at.is_(None))
+            .order_by(place.c.uid)
         )
         async with self.database.read() as connection:
             return {row.uid: row.message_id for row in await connection.execute(wanted)}
@@ -86,6 +98,7 @@ class SyncedAccount:
             .join(message, message.c.id == place.c.message_id)
             .join(blob, blob.c.sha256 == message.c.sha256)
             .where(mailbox.c.path == path, place.c.expunged_at.is_(None))
+            .order_by(place.c.uid)
         )
         async with self.database.read() as connection:
             rows = (await connection.execute(wanted)).all()
@@ -99,6 +112,10 @@ class SyncedAccount:
     async def scalar(self, statement: str) -> object:
         async with self.database.read() as connection:
             return await connection.scalar(text(statement))
+
+    async def column(self, statement: str) -> list[object]:
+        async with self.database.read() as connection:
+            return list(await connection.scalars(text(statement)))
 
 
 @contextlib.asynccontextmanager
@@ -119,16 +136,17 @@ async def synced_account(
     blobs: BlobStore | None = None,
 ) -> AsyncIterator[SyncedAccount]:
     """Opened on ``data_dir`` (again, if it was there before) and, if ``running``, kept in sync for the block."""
-    database = await Database.open(f"sqlite+aiosqlite:///{data_dir}/mailmill.db", data_dir=data_dir)
+    opened_database = await stores.open_database(data_dir)
     try:
         blobs = blobs or BlobStore(data_dir / "blobs")
         settings = connection or ConnectionSettings()
         if settings.spool_dir is None:
             settings = replace(settings, spool_dir=data_dir)
-        async with database.write() as writer:
+        async with opened_database.write() as writer:
             row = await accounts.ensure_account(
                 writer, name="work", email="", backlog=backlog, credential_mark=credentials.password, now=time.time()
             )
+        database = opened_database if opened_database.alone else await _owned(opened_database, row)
         opened: list[ImapConnection] = []
 
         async def connect() -> ImapConnection:
@@ -175,4 +193,14 @@ async def synced_account(
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
     finally:
-        await database.close()
+        await opened_database.close()
+
+
+async def _owned(database: Database, account: AccountRow) -> OwnedDatabase:
+    """As a node of the service has it. The process that had the account before is gone, and its lease has ended."""
+    node_id = secrets.token_hex(8)
+    async with database.write() as connection:
+        await connection.execute(update(shard).where(shard.c.id == account.shard).values(leased_until=0.0))
+        epochs = await leases.take(connection, node_id, [account.shard], _LEASE_SECONDS)
+    until = boot_seconds() + _LEASE_SECONDS
+    return OwnedDatabase(database, Lease(node_id, account.shard, epochs[account.shard], until))

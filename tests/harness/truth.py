@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import imaplib
 import re
-import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
+from harness.stores import Snapshot, opened
 from servers.over_imap import listed, quoted
+
+__all__ = ["Truth", "check", "in_store", "on_server", "opened"]
 
 # Path → UID → flags and raw message.
 Truth = Mapping[str, Mapping[int, tuple[frozenset[str], bytes]]]
@@ -47,43 +48,21 @@ def _messages(client: imaplib.IMAP4) -> dict[int, tuple[frozenset[str], bytes]]:
     return found
 
 
-@contextmanager
-def opened(data_dir: Path) -> Iterator[sqlite3.Connection]:
-    """The store's database, read only, whether a service runs on it or not. Blocks."""
-    with closing(sqlite3.connect(f"file:{data_dir}/mailmill.db?mode=ro", uri=True, timeout=10)) as connection:
-        connection.execute("BEGIN")
-        yield connection
-
-
 def in_store(data_dir: Path) -> dict[str, dict[int, tuple[frozenset[str], bytes]]]:
     """Living places with flags and raw messages, read from the segments. A place held twice fails. Blocks."""
     with opened(data_dir) as store:
-        paths = store.execute("SELECT path FROM mailbox WHERE deleted_at IS NULL AND selectable").fetchall()
-        found: dict[str, dict[int, tuple[frozenset[str], bytes]]] = {path: {} for (path,) in paths}
-        places = store.execute(
-            "SELECT mailbox.path, place.uid, place.flags, blob.sha256, segment, offset_bytes, blob.size_bytes "
-            "FROM place JOIN mailbox ON mailbox.id = mailbox_id JOIN message ON message.id = message_id "
-            "JOIN blob ON blob.sha256 = message.sha256 WHERE expunged_at IS NULL"
-        )
-        for path, uid, flags, sha256, segment, offset, size in places:
-            with (data_dir / "blobs" / "segments" / segment).open("rb") as file:
-                file.seek(offset)
-                raw = file.read(size)
-            assert hashlib.sha256(raw).digest() == sha256, f"segment {segment} is damaged"
-            assert uid not in found[path], f"{path} {uid} is held in two generations"
-            found[path][uid] = (frozenset(flags.split()), raw)
-    return found
+        return _held(store, data_dir)
 
 
 def check(data_dir: Path, server: Truth) -> None:
     """The store equals ``server``; each message has one id and one messageNew; what is nowhere is deleted. Blocks."""
-    store = in_store(data_dir)
-    held, wanted = _shown(store), _shown(server)
-    assert held == wanted, f"the store holds {held}, the server {wanted}"
-    for path, messages in server.items():
-        for uid, (_, raw) in messages.items():
-            assert store[path][uid][1] == raw, f"{path} {uid} has another content"
     with opened(data_dir) as database:
+        store = _held(database, data_dir)
+        held, wanted = _shown(store), _shown(server)
+        assert held == wanted, f"the store holds {held}, the server {wanted}"
+        for path, messages in server.items():
+            for uid, (_, raw) in messages.items():
+                assert store[path][uid][1] == raw, f"{path} {uid} has another content"
         messages = database.execute("SELECT id, sha256, deleted_at IS NOT NULL FROM message").fetchall()
         assert len({sha256 for _, sha256, _ in messages}) == len(messages), "a content has two ids"
         new = Counter(row[0] for row in database.execute("SELECT message_id FROM event WHERE event = 'messageNew'"))
@@ -97,6 +76,24 @@ def check(data_dir: Path, server: Truth) -> None:
         ):
             assert (uncovered, count) == ("", len(server[path])), f"the cursor of {path} is off"
             assert all(uid < uid_next for uid in server[path])
+
+
+def _held(store: Snapshot, data_dir: Path) -> dict[str, dict[int, tuple[frozenset[str], bytes]]]:
+    paths = store.execute("SELECT path FROM mailbox WHERE deleted_at IS NULL AND selectable").fetchall()
+    found: dict[str, dict[int, tuple[frozenset[str], bytes]]] = {path: {} for (path,) in paths}
+    places = store.execute(
+        "SELECT mailbox.path, place.uid, place.flags, blob.sha256, segment, offset_bytes, blob.size_bytes "
+        "FROM place JOIN mailbox ON mailbox.id = mailbox_id JOIN message ON message.id = message_id "
+        "JOIN blob ON blob.sha256 = message.sha256 WHERE expunged_at IS NULL"
+    )
+    for path, uid, flags, sha256, segment, offset, size in places:
+        with (data_dir / "blobs" / "segments" / segment).open("rb") as file:
+            file.seek(offset)
+            raw = file.read(size)
+        assert hashlib.sha256(raw).digest() == sha256, f"segment {segment} is damaged"
+        assert uid not in found[path], f"{path} {uid} is held in two generations"
+        found[path][uid] = (frozenset(flags.split()), raw)
+    return found
 
 
 def _shown(truth: Truth) -> dict[str, dict[int, list[str]]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import stores
 from harness.syncing import SyncedAccount
 from mailmill.imap.connection import ConnectionSettings, ImapConnection
 from mailmill.model import Credentials, Endpoint
@@ -69,13 +68,7 @@ def named(gaps: Iterable[Gap]) -> dict[tuple[GapKind, str], str]:
 async def break_store(data_dir: Path, *statements: str) -> None:
     """Change the database by SQL, as nothing of ours would; the running service's own memory knows nothing of it."""
 
-    def run() -> None:
-        with closing(sqlite3.connect(data_dir / "mailmill.db", timeout=20)) as connection, connection:
-            connection.execute("PRAGMA foreign_keys = ON")
-            for statement in statements:
-                assert connection.execute(statement).rowcount > 0, statement
-
-    await asyncio.to_thread(run)
+    await asyncio.to_thread(stores.change, data_dir, *statements)
 
 
 async def segments(data_dir: Path) -> list[Path]:

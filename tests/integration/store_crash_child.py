@@ -1,6 +1,6 @@
 """Stores one batch of three messages, names each phase on stdout when it is reached, and stops at the one asked for.
 
-Usage: python store_crash_child.py DATA_DIR ROUND PHASE. ``PHASE`` is blobs, applied, committed or done.
+Usage: python store_crash_child.py DATA_DIR DATABASE_URL ROUND PHASE. ``PHASE`` is blobs, applied, committed or done.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def raw(number: int) -> bytes:
     return f"Subject: {number}\r\n\r\n".encode() * 2000
 
 
-async def main(data_dir: Path, number: int, phase: str) -> None:
+async def main(data_dir: Path, database_url: str, number: int, phase: str) -> None:
     def reached(name: str) -> None:
         print(name, flush=True)
         if name == phase:
             # Until the parent kills us.
             sys.stdin.read()
 
-    database = await Database.open(f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir)
+    database = await Database.open(database_url, data_dir=data_dir)
     blobs = BlobStore(data_dir)
     async with database.write() as connection:
         account = await accounts.ensure_account(
@@ -53,4 +53,4 @@ async def main(data_dir: Path, number: int, phase: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]))

@@ -15,6 +15,8 @@ from harness.syncing import SyncedAccount
 from mailmill.errors import StoreError
 from mailmill.sync.account_pass import AccountPass
 
+pytestmark = pytest.mark.both_databases
+
 
 async def until_whole(account: SyncedAccount) -> None:
     while (await account.sync.sync_now()).errors:

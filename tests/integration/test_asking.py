@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from unittest import mock
 
 import pytest
 
-from harness.fake_imap import FakeImap, FakeMailbox
+from harness.fake_imap import FakeImap
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import account_on, check, raw
 from harness.requesting import finished
 from harness.syncing import SyncedAccount
@@ -20,7 +22,8 @@ from mailmill.app.changes import Changes
 from mailmill.errors import ConflictError, InvalidRequestError
 from mailmill.model import AccountState
 from mailmill.store import requests
-from mailmill.store.sqlite_database import SqliteDatabase
+
+pytestmark = pytest.mark.both_databases
 
 WAIT = 20.0
 
@@ -34,6 +37,7 @@ async def asking(server: FakeImap, data_dir: Path) -> AsyncIterator[tuple[Synced
         application: Any = SimpleNamespace(
             database=account.database,
             blobs=account.blobs,
+            clock=time.time,
             accounts={"work": SimpleNamespace(row=row, sync=account.sync, kept=True)},
         )
         yield account, Changes(application)
@@ -47,16 +51,16 @@ def mailboxes() -> FakeImap:
 
 async def test_what_is_committed_is_carried_out_though_nobody_waits(data_dir: Path) -> None:
     """A client that hangs up while its request is being written: the row is there, so it is done."""
-    real = SqliteDatabase.write
-
-    @asynccontextmanager
-    async def cut_after_commit(self: SqliteDatabase, **options: Any) -> AsyncIterator[Any]:
-        async with real(self, **options) as connection:
-            yield connection
-        raise asyncio.CancelledError
-
     async with mailboxes() as server, asking(server, data_dir) as (account, changes):
-        with mock.patch.object(SqliteDatabase, "write", cut_after_commit):
+        real = account.database.write
+
+        @asynccontextmanager
+        async def cut_after_commit(**options: Any) -> AsyncIterator[Any]:
+            async with real(**options) as connection:
+                yield connection
+            raise asyncio.CancelledError
+
+        with mock.patch.object(account.database, "write", cut_after_commit):
             asked = asyncio.create_task(changes.flags("work", 1, add=["seen"], wait_seconds=WAIT))
             await asyncio.wait([asked])
         assert asked.cancelled()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness import stores
 from harness.other_client import OtherClient
 from harness.service import RunningService, mailmill, service
 from servers.dovecot import Dovecot
@@ -21,12 +22,13 @@ def raw(number: int) -> bytes:
 
 
 @pytest.fixture
-def config(dovecot: Dovecot, mail_user: str, tmp_path: Path) -> Path:
+def config(dovecot: Dovecot, mail_user: str, tmp_path: Path, data_dir: Path) -> Path:
     path = tmp_path / "config.toml"
     path.write_text(
         f"""
 [service]
 data_dir = "data"
+database_url = "{stores.database_url(data_dir)}"
 listen = "127.0.0.1:0"
 [processors]
 enabled = []
@@ -54,6 +56,7 @@ async def ids_of(config: Path) -> dict[str, str]:
     return {each["subject"]: each["id"] for each in listed.json()["messages"]}
 
 
+@pytest.mark.both_databases
 async def test_the_command_line_without_a_service_and_with_one(
     config: Path, other: OtherClient, tmp_path: Path
 ) -> None:
@@ -149,6 +152,7 @@ async def change(running: RunningService, method: str, path: str, **options: Any
     return answer.status_code, answer.json()
 
 
+@pytest.mark.both_databases
 async def test_the_api_of_a_running_service(config: Path, other: OtherClient, tmp_path: Path) -> None:
     async with service(config, tmp_path / "data" / "mailmill.sock") as running:
         await running.post("/v1/sync")

@@ -19,6 +19,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from standardwebhooks import Webhook
 
+from harness.patience import eventually
 from mailmill.alerts import health, pump, rules, turning
 from mailmill.alerts.dispatcher import DEAD_AFTER_SECONDS, Dispatcher
 from mailmill.alerts.envelopes import Envelopes
@@ -104,16 +105,11 @@ class Mill:
         self, ready: Callable[[list[dict[str, Any]]], bool], destination: str = "hook"
     ) -> list[dict[str, Any]]:
         """The deliveries, as soon as they are as ``ready`` wants them."""
-        rows: list[dict[str, Any]] = []
         try:
-            async with asyncio.timeout(10):
-                while not ready(rows := await self.deliveries(destination)):
-                    await asyncio.sleep(0.01)
+            return await eventually(lambda: self.deliveries(destination), ready)
         except TimeoutError:
-            raise AssertionError(
-                f"deliveries stayed {Counter((r['state'], r['attempt'], r['last_error']) for r in rows)}"
-            ) from None
-        return rows
+            stayed = Counter((r["state"], r["attempt"], r["last_error"]) for r in await self.deliveries(destination))
+            raise AssertionError(f"deliveries stayed {stayed}") from None
 
 
 @pytest.fixture

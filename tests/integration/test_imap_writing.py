@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from harness.connections import MAIL, bodies, connected
-from harness.fake_imap import TIERS, FakeImap, FakeMailbox
+from harness.fake_imap import TIERS, FakeImap
+from harness.fake_mailbox import FakeMailbox
 from mailmill.errors import ArgumentError, CommandError, UnsupportedError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import Credentials, Endpoint, MessageMeta, Uid

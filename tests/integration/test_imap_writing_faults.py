@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from harness.connections import talking
-from harness.fake_imap import FakeImap, cut
+from harness.fake_imap import FakeImap
+from harness.fake_imap_faults import cut
 from mailmill.errors import CommandError, ConnectionLostError, ProtocolError
 from mailmill.imap.connection import AppendReply, ConnectionSettings, CopyReply, ImapConnection
 from mailmill.model import MessageMeta, Uid

@@ -18,8 +18,10 @@ import obstore
 import pytest
 from sqlalchemy import select
 
+from harness import stores
 from harness.fake_imap import FakeImap
 from harness.on_fake_imap import account_on, raw
+from harness.patience import eventually
 from mailmill.alerts.rendering import render
 from mailmill.errors import ConfigurationError, StorageRefusedError, StorageUnavailableError, StoreError
 from mailmill.model import Uid
@@ -313,6 +315,7 @@ async def test_more_orphans_than_one_answer_lists(s3: S3, bucket: str) -> None:
 # -- who depends on it ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 async def test_new_mail_waits_on_its_server_and_is_stored_when_the_store_is_back(
     proxy: Proxy, through: Opened, data_dir: Path
 ) -> None:
@@ -326,7 +329,11 @@ async def test_new_mail_waits_on_its_server_and_is_stored_when_the_store_is_back
             report = await account.sync.sync_now()
             assert [type(error) for error in report.errors] == [StorageUnavailableError]
             await account.wait_for(lambda rows: any(row.event == "connectError" for row in rows))
-            assert "cannot be reached" in str(await account.scalar("SELECT state_reason FROM account"))
+            # It is tried again at once, and says so in between.
+            await eventually(
+                lambda: account.scalar("SELECT state_reason FROM account"),
+                lambda reason: "cannot be reached" in str(reason),
+            )
             assert list(await account.held()) == [1]
             proxy.refusing = False
             await account.wait_for(lambda rows: sum(row.event == "messageNew" for row in rows) == 2)
@@ -356,10 +363,11 @@ async def worked(database: Database, blobs: BlobStore) -> AsyncIterator[Worker]:
             await task
 
 
+@pytest.mark.both_databases
 async def test_work_waits_for_the_store_and_no_attempt_is_counted(
     proxy: Proxy, through: Opened, data_dir: Path
 ) -> None:
-    database = await Database.open(f"sqlite+aiosqlite:///{data_dir}/mailmill.db", data_dir=data_dir)
+    database = await stores.open_database(data_dir)
     blobs = through(IMPATIENT)
     async with database.write() as connection:
         await add_account(connection)
@@ -376,15 +384,13 @@ async def test_work_waits_for_the_store_and_no_attempt_is_counted(
     try:
         async with worked(database, blobs) as worker:
             # Claimed and given back more than once: a deadline never ends while the store is away.
-            async with asyncio.timeout(60):
-                while not all(fence >= 2 and state == "pending" for state, _, _, fence in await rows()):
-                    await asyncio.sleep(0.01)
+            await eventually(rows, lambda found: all(fence >= 2 and state == "pending" for state, _, _, fence in found))
             assert {(attempt, crashes) for _, attempt, crashes, _ in await rows()} == {(0, 0)}
             assert worker.stats.unrecorded == 0
             proxy.refusing = False
             async with asyncio.timeout(60):
-                while await rows():
-                    await asyncio.sleep(0.01)
+                await worker.settle()
+            assert await rows() == []
         async with database.read() as connection:
             found = dict((await connection.execute(select(result.c.message_id, result.c.value))).all())
         assert found == {message_id: f'"{number}"' for number, message_id in enumerate(ids)}
@@ -392,6 +398,7 @@ async def test_work_waits_for_the_store_and_no_attempt_is_counted(
         await database.close()
 
 
+@pytest.mark.both_databases
 async def test_nothing_is_told_without_the_text_of_its_message(proxy: Proxy, through: Opened, data_dir: Path) -> None:
     async with FakeImap() as server:
         server.inbox.add(raw(1))

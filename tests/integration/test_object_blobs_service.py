@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import structlog
 from blockbuster import BlockBuster
 
+from harness import stores
 from mailmill.app.supervisor import open_application
 from mailmill.app.use_cases import UseCases
 from mailmill.cli.diagnosis import raw_messages
@@ -30,14 +32,15 @@ def processors_are_imported_at_the_start(blockbuster: BlockBuster) -> None:
 
 
 @pytest.fixture
-def configured(tmp_path: Path) -> Configure:
+def configured(tmp_path: Path, data_dir: Path) -> Configure:
     """``configured(blob_url=…, …)``: settings with these keys of the service."""
     config = tmp_path / "config.toml"
     config.touch(mode=0o600)
 
     def load(**service: Any) -> Settings:
         given = {f"MAILMILL_SERVICE__{name.upper()}": str(value) for name, value in service.items()}
-        given = {"MAILMILL_SERVICE__DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path)} | given
+        where = {"DATA_DIR": str(data_dir), "DATABASE_URL": stores.database_url(data_dir)}
+        given = {f"MAILMILL_SERVICE__{name}": value for name, value in where.items()} | {"HOME": str(tmp_path)} | given
         return load_settings(config, given)
 
     return load
@@ -53,6 +56,7 @@ def on(s3: S3, bucket: str, port: int | None = None) -> dict[str, str]:
     }
 
 
+@pytest.mark.both_databases
 async def test_an_application_keeps_its_mail_in_a_bucket(s3: S3, configured: Configure, tmp_path: Path) -> None:
     bucket = await s3.new_bucket()
     settings = await asyncio.to_thread(configured, **on(s3, bucket))
@@ -69,6 +73,7 @@ async def test_an_application_keeps_its_mail_in_a_bucket(s3: S3, configured: Con
     assert (check.level, check.text) == ("ok", f"s3://{bucket}/mail, in use")
 
 
+@pytest.mark.both_databases
 async def test_it_starts_while_the_object_store_is_away(s3: S3, configured: Configure) -> None:
     bucket = await s3.new_bucket()
     [nobody] = free_ports(1)
@@ -134,3 +139,21 @@ async def test_one_process_on_sqlite_is_told_nothing(configured: Configure) -> N
             pass
     assert [line for line in logs if "nodes" in line["event"]] == []
     assert await raw_messages.look(settings) == []
+
+
+async def test_a_command_that_looks_makes_no_place_the_stores(
+    configured: Configure, postgres_url: str, tmp_path: Path
+) -> None:
+    """Or the folder of whoever typed it would keep the nodes from their own."""
+    await asyncio.to_thread((tmp_path / "key").write_text, base64.urlsafe_b64encode(bytes(32)).decode())
+    given = {"database_url": postgres_url, "key_file": tmp_path / "key"}
+    beside = await asyncio.to_thread(configured, data_dir=tmp_path / "beside", **given)
+    async with open_application(beside, for_command=True) as application:
+        await UseCases(application).status()
+    assert not await asyncio.to_thread((tmp_path / "beside" / "blobs").exists)
+    settings = await asyncio.to_thread(configured, **given)
+    async with open_application(settings):
+        pass
+    with pytest.raises(StoreError, match="does not hold"):
+        async with open_application(beside):
+            pass

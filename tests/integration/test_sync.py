@@ -14,6 +14,8 @@ from mailmill.sync.context import SyncLimits
 from servers.dovecot import Dovecot
 from servers.proxy import Proxy
 
+pytestmark = pytest.mark.both_databases
+
 TIERS = ("qresync", "condstore", "plain")
 
 

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import PLAIN, Act, FakeImap, FakeMailbox, altered, cut, refused, replaced
+from harness.fake_imap import PLAIN, Act, FakeImap
+from harness.fake_imap_faults import altered, cut, refused, replaced
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import CHANGES, account_on, check, on_every_tier, one_pass, raw
 from mailmill.sync.context import SyncLimits
+
+pytestmark = pytest.mark.both_databases
 
 
 def without(*starts: bytes) -> Act:

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from harness.fake_imap import FakeImap, FakeMailbox, altered, refused, replaced
+from harness.fake_imap import FakeImap
+from harness.fake_imap_faults import altered, refused, replaced
+from harness.fake_mailbox import FakeMailbox
 from harness.syncing import SyncedAccount, synced_account
 from mailmill.app import views
 from mailmill.model import AccountState
 from mailmill.store.mailboxes import list_mailboxes, list_parked
 from mailmill.sync.context import SyncLimits
+
+pytestmark = pytest.mark.both_databases
 
 
 def raw(number: int) -> bytes:

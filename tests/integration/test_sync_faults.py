@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import Act, Answer, Client, FakeImap, FakeMailbox, cut, idle
+from harness.fake_imap import QRESYNC, Act, Answer, Client, FakeImap, idle
+from harness.fake_imap_faults import cut
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import (
     BODIES,
     CHANGES,
@@ -50,6 +52,7 @@ async def test_cut_at_every_byte_of_a_fetch_with_bodies(data_dir: Path) -> None:
         assert await parked(account) == ""
 
 
+@pytest.mark.both_databases(capabilities=(QRESYNC,))
 @on_every_tier
 async def test_cut_all_along_a_first_sync(capabilities: str, data_dir: Path) -> None:
     """From the greeting to the goodbye, every few bytes, each time with something to do of every kind."""
@@ -85,6 +88,7 @@ async def say_goodbye(client: Client, _command: Command, answer: Answer) -> None
     raise ConnectionResetError("gone")
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("act", [cut(30), say_goodbye], ids=["cut", "bye"])
 @pytest.mark.parametrize("during", [METADATA, BODIES, rb"UID SEARCH", rb"EXAMINE"])
 async def test_cut_while_it_runs(act: Act, during: bytes, data_dir: Path) -> None:
@@ -103,6 +107,7 @@ async def test_cut_while_it_runs(act: Act, during: bytes, data_dir: Path) -> Non
 # -- changes in the middle of an answer -------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases(capabilities=(QRESYNC,))
 @pytest.mark.parametrize("during", [METADATA, BODIES], ids=["metadata", "bodies"])
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["before", "between", "after"])
 @on_every_tier
@@ -129,6 +134,7 @@ async def test_a_message_vanishes_between_two_fetches(
         assert await parked(account) == ""
 
 
+@pytest.mark.both_databases
 @on_every_tier
 async def test_a_message_vanishes_between_metadata_and_body(capabilities: str, data_dir: Path) -> None:
     async with (
@@ -147,6 +153,7 @@ async def test_a_message_vanishes_between_metadata_and_body(capabilities: str, d
         assert await parked(account) == ""
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     "during",
     [rb"EXAMINE", CHANGES, rb"UID SEARCH", METADATA, BODIES, rb"IDLE", rb"LIST"],

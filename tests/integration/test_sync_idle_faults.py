@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import QRESYNC, Answer, Client, FakeImap, deaf, refused
+from harness.fake_imap import QRESYNC, Answer, Client, FakeImap
+from harness.fake_imap_faults import deaf, refused
 from harness.on_fake_imap import account_on, arrived, check, raw
 from mailmill.imap.connection import ConnectionSettings
 from mailmill.model import AccountState
 from servers.scripted import Command
+
+pytestmark = pytest.mark.both_databases
 
 # -- logging in -------------------------------------------------------------------------------------------------------
 

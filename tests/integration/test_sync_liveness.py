@@ -18,7 +18,9 @@ from unittest import mock
 import pytest
 
 from harness import truth
-from harness.fake_imap import QRESYNC, FakeImap, FakeMailbox, refused
+from harness.fake_imap import QRESYNC, FakeImap
+from harness.fake_imap_faults import refused
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import account_on, arrived, check, raw
 from harness.other_client import OtherClient
 from harness.syncing import SyncedAccount, synced_account
@@ -31,6 +33,8 @@ from mailmill.sync.watch import WatchSettings
 from servers.dovecot import Dovecot
 from servers.proxy import Proxy
 from servers.tls import make_certificates
+
+pytestmark = pytest.mark.both_databases
 
 NEVER = 3600.0
 # No test waits for a real minute: a link goes unproven for a moment, and an answer takes what a loaded machine needs.

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 
 from harness import truth
-from harness.fake_imap import PLAIN, QRESYNC, Answer, Client, FakeImap, FakeMailbox, refused
+from harness.fake_imap import PLAIN, QRESYNC, Answer, Client, FakeImap
+from harness.fake_imap_faults import refused
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import account_on, arrived, check, raw
 from harness.other_client import OtherClient
 from harness.syncing import SyncedAccount, synced_account
 from mailmill.sync.watch import WatchSettings
 from servers.dovecot import Dovecot
 from servers.scripted import Command
+
+pytestmark = pytest.mark.both_databases
 
 NOTIFY = QRESYNC + " NOTIFY"
 # Longer than any test: what comes within one was pushed.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import CONDSTORE, TIERS, Act, Answer, Client, FakeImap, FakeMailbox, altered, cut, replaced
+from harness.fake_imap import CONDSTORE, TIERS, Act, Answer, Client, FakeImap
+from harness.fake_imap_faults import altered, cut, replaced
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import (
     BODIES,
     CHANGES,
@@ -25,6 +27,8 @@ from harness.on_fake_imap import (
 from mailmill.imap.connection import ConnectionSettings
 from mailmill.model import AccountState
 from servers.scripted import Command
+
+pytestmark = pytest.mark.both_databases
 
 GIGABYTE = 1 << 30
 

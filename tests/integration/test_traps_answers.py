@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Answer, Client, FakeImap, altered, replaced
+from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Answer, Client, FakeImap
+from harness.fake_imap_faults import altered, replaced
 from harness.on_fake_imap import (
     BODIES,
     METADATA,
@@ -24,6 +25,8 @@ from harness.on_fake_imap import (
 )
 from mailmill.alerts.rendering import iso_time
 from servers.scripted import Command
+
+pytestmark = pytest.mark.both_databases
 
 # -- SEARCH -----------------------------------------------------------------------------------------------------------
 

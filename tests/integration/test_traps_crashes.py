@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.crash_explorer import Step, explore, make_template
-from harness.fake_imap import PLAIN, QRESYNC, FakeImap, FakeMailbox
+from harness.fake_imap import PLAIN, QRESYNC, FakeImap
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import raw
 
 
 @pytest.fixture
-def template(tmp_path: Path) -> Path:
-    folder = tmp_path / "template"
-    folder.mkdir(mode=0o700)
-    return folder
+def template(new_data_dir: Callable[[str], Path]) -> Path:
+    return new_data_dir("template")
 
 
 def box(server: FakeImap, path: str) -> FakeMailbox:
@@ -110,6 +109,8 @@ async def play(steps: Sequence[Step], capabilities: str, template: Path, folder:
     assert await explore(steps, lambda: made(capabilities), template, folder) > 5
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.both_databases(scenario=("live_changes", "moves", "recreated_within_an_interval"))
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_a_crash_at_every_commit_point(scenario: str, template: Path, tmp_path: Path) -> None:
     await play(SCENARIOS[scenario], QRESYNC + " OBJECTID", template, tmp_path)
@@ -122,6 +123,8 @@ async def test_a_crash_at_every_commit_point_without_mod_sequences(
     await play(SCENARIOS[scenario], PLAIN, template, tmp_path)
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.both_databases(capabilities=(QRESYNC,))
 @pytest.mark.parametrize("capabilities", [QRESYNC, PLAIN + " OBJECTID"], ids=["qresync", "plain"])
 async def test_a_crash_at_every_commit_point_of_the_first_sync(
     capabilities: str, template: Path, tmp_path: Path

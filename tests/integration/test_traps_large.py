@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import CONDSTORE, QRESYNC, TIERS, FakeImap, FakeMessage
+from harness.fake_imap import CONDSTORE, QRESYNC, TIERS, FakeImap
+from harness.fake_mailbox import FakeMessage
 from harness.on_fake_imap import account_on, one_pass, raw
 from harness.syncing import SyncedAccount
 from mailmill.uid_set import UidSet
@@ -37,14 +38,13 @@ async def fill(server: FakeImap, account: SyncedAccount, *, step: int = 1) -> No
     inbox.uid_next = uids[-1] + 1
     async with account.database.write() as connection:
         await connection.exec_driver_sql(
-            "WITH RECURSIVE n(uid) AS (SELECT ? UNION ALL SELECT uid + ? FROM n WHERE uid < ?) "
+            f"WITH RECURSIVE n(uid) AS (SELECT {1 + step} UNION ALL SELECT uid + {step} FROM n WHERE uid < {uids[-1]}) "
             "INSERT INTO place (mailbox_id, uid_validity, uid, message_id, flags, mod_seq, seen_at) "
             "SELECT p.mailbox_id, p.uid_validity, n.uid, p.message_id, '', p.mod_seq, 0 FROM place p, n "
-            "WHERE p.uid = 1",
-            (1 + step, step, uids[-1]),
+            "WHERE p.uid = 1"
         )
         await connection.exec_driver_sql(
-            "UPDATE mailbox SET uid_next = ?, messages = ? WHERE path = 'INBOX'", (inbox.uid_next, MESSAGES)
+            f"UPDATE mailbox SET uid_next = {inbox.uid_next}, messages = {MESSAGES} WHERE path = 'INBOX'"
         )
     account.sync._pass.forget()
 
@@ -78,6 +78,7 @@ async def held_uids(account: SyncedAccount) -> UidSet:
     return await account.sync._context.holdings.living(account.sync._pass._mailboxes.rows["INBOX"], 7)
 
 
+@pytest.mark.both_databases
 @on_tiers_with_mod_sequences
 async def test_an_incremental_pass_over_200_000_messages_costs_what_changed(capabilities: str, data_dir: Path) -> None:
     async with FakeImap(capabilities=capabilities) as server, account_on(server, data_dir, running=False) as account:
@@ -117,6 +118,7 @@ async def test_an_enumeration_of_200_000_messages_is_one_listing(tier: str, step
         assert cost.peak < MOST_BYTES
 
 
+@pytest.mark.both_databases
 async def test_expunges_of_a_qresync_server_need_no_listing(data_dir: Path) -> None:
     async with FakeImap() as server, account_on(server, data_dir, running=False) as account:
         await fill(server, account)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Answer, Client, FakeImap, FakeMailbox
+from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Answer, Client, FakeImap
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import account_on, check, on_every_tier, one_pass, raw
 from harness.syncing import SyncedAccount
 from mailmill.sync.context import SyncLimits
 from servers.scripted import Command
+
+pytestmark = pytest.mark.both_databases
 
 # With EMAILID a message is known again without a download, without it by the hash of its bytes.
 identities = pytest.mark.parametrize(

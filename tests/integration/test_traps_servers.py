@@ -20,6 +20,8 @@ from mailmill.sync.context import SyncLimits
 from servers.dovecot import Dovecot
 from servers.mail_server import MailServer
 
+pytestmark = pytest.mark.both_databases(any_server=("dovecot", "pymap"))
+
 _GIVEN = {"INBOX", "Sent", "Junk", "Archive"}
 
 

@@ -18,6 +18,8 @@ from servers.cyrus import Cyrus
 from servers.dovecot import Dovecot
 from servers.pymap import Pymap
 
+pytestmark = pytest.mark.both_databases(where=("dovecot", "pymap"))
+
 
 def raw(number: int) -> bytes:
     return f"Subject: number {number}\r\nMessage-ID: <{number}@example.org>\r\n\r\n{number}\r\n".encode()

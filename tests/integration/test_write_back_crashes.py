@@ -5,16 +5,17 @@ message that somebody moved. (`tests/chaos/test_write_back_kill` kills real proc
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
-from harness import truth
+from harness import stores, truth
 from harness.crash_explorer import Mortal, is_crash
-from harness.fake_imap import PLAIN, QRESYNC, FakeImap, FakeMailbox, refused
+from harness.fake_imap import PLAIN, QRESYNC, FakeImap
+from harness.fake_imap_faults import refused
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import let_time_pass
 from harness.requesting import ask, ask_append, now, outcome
 from harness.syncing import SyncedAccount, synced_account
@@ -92,12 +93,12 @@ async def check(server: FakeImap, data_dir: Path, rows: Sequence[RequestRow]) ->
 
 
 @pytest.fixture
-def template(tmp_path: Path) -> Path:
-    folder = tmp_path / "template"
-    folder.mkdir(mode=0o700)
-    return folder
+def template(new_data_dir: Callable[[str], Path]) -> Path:
+    return new_data_dir("template")
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.both_databases(capabilities=(QRESYNC,))
 @pytest.mark.parametrize("capabilities", [QRESYNC, PLAIN.replace(" MOVE", "")], ids=["qresync", "plain, without MOVE"])
 async def test_requests_that_go_wrong(capabilities: str, template: Path, tmp_path: Path) -> None:
     async with made(capabilities) as server:
@@ -105,7 +106,7 @@ async def test_requests_that_go_wrong(capabilities: str, template: Path, tmp_pat
     crashes = 0
     while True:
         data_dir = tmp_path / f"life{crashes + 1}"
-        await asyncio.to_thread(shutil.copytree, template, data_dir)
+        await asyncio.to_thread(stores.copy, template, data_dir)
         mortal = Mortal(crashes + 1)
         async with made(capabilities) as server:
             meanwhile(server)
@@ -122,6 +123,7 @@ async def test_requests_that_go_wrong(capabilities: str, template: Path, tmp_pat
             except BaseException as error:
                 error.add_note(f"after a crash at commit point {crashes + 1}: {mortal.points[-1:]}")
                 raise
+        await asyncio.to_thread(stores.remove, data_dir)
         if not mortal.dead:
             break
         crashes += 1

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Answer, Client, FakeImap, FakeMailbox, cut, refused, replaced
+from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Answer, Client, FakeImap
+from harness.fake_imap_faults import cut, refused, replaced
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import BODIES, account_on, check, let_time_pass
 from harness.requesting import ask, ask_append, finished, now, outcome, write_once
 from harness.syncing import SyncedAccount
@@ -23,6 +25,8 @@ from servers.scripted import Command
 
 NO_MOVE = CONDSTORE.replace(" MOVE", "")
 BARE = PLAIN.replace(" UIDPLUS", "")
+
+pytestmark = pytest.mark.both_databases(server=(QRESYNC, BARE))
 
 
 def raw(number: int, message_id: bool = True) -> bytes:

@@ -7,7 +7,6 @@ steps of the loop. In the end every mailbox holds what the model holds, no copy 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,14 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, FakeImap, FakeMailbox, cut
+from harness import stores
+from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, FakeImap
+from harness.fake_imap_faults import cut
+from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import account_on, check, let_time_pass
 from harness.requesting import ask, ask_append
 from harness.syncing import SyncedAccount
 from mailmill.store import requests
-from mailmill.store.database import Database
 
 SERVERS = [QRESYNC, CONDSTORE.replace(" MOVE", ""), PLAIN]
 PATHS = ["INBOX", "Archive", "Rubbish"]
@@ -160,30 +161,31 @@ async def die_after(account: SyncedAccount, steps: int) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def empty(data_dir: Path) -> Path:
     """An empty store, to be copied: making one is most of what an example takes."""
-    folder = tmp_path_factory.mktemp("empty") / "data"
-    folder.mkdir(mode=0o700)
 
     async def make() -> None:
-        database = await Database.open(f"sqlite+aiosqlite:///{folder}/mailmill.db", data_dir=folder)
+        database = await stores.open_database(data_dir)
         await database.close()
 
     asyncio.run(make())
-    return folder
+    return data_dir
 
 
-def test_every_request_happens_once_and_in_order(empty: Path, tmp_path: Path) -> None:
+@pytest.mark.both_databases
+def test_every_request_happens_once_and_in_order(empty: Path, tmp_path: Path, database_make: str) -> None:
+    # An example takes half a second, on PostgreSQL a second: fewer of them than the profile says.
+    share = 0.6 if database_make == "sqlite" else 0.2
     examples = iter(range(1_000_000))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        # An example takes half a second: fewer of them than the profile says.
-        @settings(max_examples=settings().max_examples * 6 // 10)
+
+        @settings(max_examples=int(settings().max_examples * share))
         @given(st.sampled_from(SERVERS), st.lists(changes, min_size=1, max_size=8), cuts, deaths)
         def example(capabilities: str, wanted: list[Any], faults: list[Any], dies: list[int]) -> None:
             data_dir = tmp_path / str(next(examples))
-            shutil.copytree(empty, data_dir)
+            stores.copy(empty, data_dir)
             runner.run(carry_out(data_dir, capabilities, wanted, faults, dies))
-            shutil.rmtree(data_dir)
+            stores.remove(data_dir)
 
         example()

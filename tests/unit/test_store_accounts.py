@@ -115,6 +115,23 @@ async def test_what_is_not_configured_is_paused_and_purged_of_nothing(connection
     assert (again.id, again.state, again.paused) == (paused.id, STATE.INIT, False)
 
 
+async def test_what_is_paused_stays_so_though_its_owner_has_not_heard_of_it(connection: AsyncConnection) -> None:
+    row = await ensure(connection)
+    await accounts.pause(connection, "me", NOW)
+    told = await events(connection)
+    await accounts.set_state(connection, row.id, STATE.CONNECT_ERROR, "gone", NOW)
+    assert (await accounts.get_account(connection, "me")).state == STATE.PAUSED
+    assert await events(connection) == told
+
+
+async def test_which_accounts_of_a_shard_go_on(connection: AsyncConnection) -> None:
+    going, resting = await ensure(connection), await ensure(connection, name="other")
+    await accounts.pause(connection, "other", NOW)
+    both = {going.shard, resting.shard}
+    assert await accounts.going_accounts(connection, both) == {going.id: "me"}
+    assert await accounts.going_accounts(connection, both - {going.shard}) == {}
+
+
 @pytest.mark.parametrize(("mark", "state"), [("mark", STATE.AUTHENTICATION_ERROR), ("new", STATE.INIT)])
 async def test_a_pause_does_not_try_refused_credentials_again(
     connection: AsyncConnection, mark: str, state: AccountState
