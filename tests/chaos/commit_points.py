@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import mailmill.sync.context
 from chaos.journal import Journal
+from chaos.killing import of_batch
 from chaos.orders import KILL, Orders
 from mailmill.alerts.webhook import WebhookSender
 from mailmill.app import housekeeping, supervisor, wiring
@@ -119,7 +120,7 @@ class CommitPoints:
             self._name(module, name, lambda _arguments, result, point=point: (point,) if result else (QUIET,))
         self._name(queue, "promote_due", lambda _arguments, result: ("promote",) if result[0] else (QUIET,))
         self._name(sequencer, "number", lambda _arguments, result: ("number",) if result.events else (QUIET,))
-        self._name(mailmill.sync.context, "apply_batch", lambda arguments, outcome: _of_batch(arguments[1], outcome))
+        self._name(mailmill.sync.context, "apply_batch", lambda arguments, outcome: of_batch(arguments[1], outcome))
         self._wrap_leases()
         self._wrap_claims()
         self._wrap_finishes()
@@ -296,16 +297,3 @@ class CommitPoints:
 
 def _key(claim: Any) -> tuple[int, str, int]:
     return claim.message_id, claim.processor, claim.fence
-
-
-def _of_batch(batch: Any, outcome: Any) -> Points:
-    points = []
-    if outcome.new:
-        points.append("new")
-    if len(batch.arrivals) > outcome.new:
-        points.append("added")
-    if batch.flag_changes and outcome.updated:
-        points.append("flags")
-    if outcome.expunged:
-        points.append("expunged")
-    return tuple(points) or ("cursor",)

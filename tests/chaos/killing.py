@@ -75,7 +75,7 @@ class Killer:
         self._wrap(messages, "confirm_deleted", lambda _arguments, count: ("deleted",) if count else ("quiet",))
         self._wrap(queue, "claim", lambda _arguments, claims: ("claim",) if claims else ("quiet",))
         self._wrap(queue, "finish", lambda _arguments, report: ("finish",) if report.recorded else ("quiet",))
-        self._wrap(mailmill.sync.context, "apply_batch", lambda arguments, outcome: _of_batch(arguments[1], outcome))
+        self._wrap(mailmill.sync.context, "apply_batch", lambda arguments, outcome: of_batch(arguments[1], outcome))
 
     def _wrap(self, module: Any, name: str, points: Callable[[Any, Any], tuple[str, ...]]) -> None:
         real = getattr(module, name)
@@ -143,7 +143,8 @@ class Killer:
         setattr(ImapConnection, name, wrapper)
 
 
-def _of_batch(batch: Any, outcome: Any) -> tuple[str, ...]:
+def of_batch(batch: Any, outcome: Any) -> tuple[str, ...]:
+    """What a batch of a sync changed: the points of its commit."""
     points = []
     if outcome.new:
         points.append("new")
