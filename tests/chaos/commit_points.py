@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ import mailmill.sync.context
 from chaos.journal import Journal
 from chaos.killing import of_batch
 from chaos.orders import KILL, Orders
+from mailmill.alerts.pump import Pump
 from mailmill.alerts.webhook import WebhookSender
 from mailmill.app import housekeeping, supervisor, wiring
 from mailmill.app.metrics import Metrics
@@ -112,6 +114,7 @@ class CommitPoints:
             (messages, "confirm_deleted", "deleted"),
             (queue, "reap", "reap"),
             (queue, "drop_unconfigured", "drop"),
+            (queue, "release_unknown", "give back"),
             (outbox, "plan_deliveries", "plan"),
             (outbox, "claim", "delivery claim"),
             (outbox, "release", "delivery give back"),
@@ -128,6 +131,8 @@ class CommitPoints:
         self._label(supervisor, "open_key_ring", "key")
         self._label(wiring, "prove_place", "blob place")
         self._label(housekeeping, "one_round", "housekeeping")
+        # Told to stop while it waited for its turn to write, it claims nothing.
+        self._label(Pump, "_turn", QUIET)
 
     def _name(self, module: Any, name: str, points: Namer) -> None:
         real = getattr(module, name)
@@ -183,6 +188,12 @@ class CommitPoints:
         if len(noted.points) > 1 and QUIET in noted.points:
             noted.points.remove(QUIET)
         self._transactions += 1
+        if UNNAMED in noted.points:
+            # For whoever is to name it.
+            frames = traceback.extract_stack()
+            noted.facts["by"] = [
+                f"{frame.filename}:{frame.lineno}" for frame in frames if "/mailmill/" in frame.filename
+            ]
         self._journal.write("committing", number=self._transactions, points=noted.points, **noted.facts)
         for point in noted.points:
             self.come_to(f"{point}/uncommitted")

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 
 from chaos import journal, orders
+from chaos.holders import holders
 
 _START_SECONDS = 60.0
 
@@ -25,6 +26,7 @@ class Node:
     def __init__(self, name: str, folder: Path, environ: Mapping[str, str]) -> None:
         self.name = name
         self.config = folder / f"{name}.toml"
+        self.lock = folder / name / "lock"
         self.pid = 0
         self.lives = 0
         self.exit_codes: list[int] = []
@@ -63,15 +65,21 @@ class Node:
             )
         await self._hear()
 
-    async def close(self) -> None:
+    async def close(self) -> list[dict[str, Any]]:
+        """Who still held the data folder though no life did. They are killed, whatever group they are in."""
         await self.http.aclose()
+        left = [] if self.alive else await asyncio.to_thread(holders, self.lock)
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
+        for holder in await asyncio.to_thread(holders, self.lock):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder["pid"], signal.SIGKILL)
         if self._ending is not None:
             self._ending.cancel()
             await asyncio.wait((self._ending,))
+        return left
 
     async def _hear(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None

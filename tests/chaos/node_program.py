@@ -25,11 +25,13 @@ import chaos.trivial_processors  # noqa: F401 - imported once, for all lives
 import mailmill.processing.builtin
 import mailmill.store.postgres_database  # noqa: F401 - as above
 from chaos.commit_points import CommitPoints
+from chaos.holders import holders
 from chaos.journal import Journal
 from chaos.orders import Orders
 from mailmill.alerts import dispatcher, pump
 from mailmill.app import logs, supervisor
 from mailmill.cli.serving import serve
+from mailmill.errors import StoreInUseError
 from mailmill.processing.worker import WorkerSettings
 from mailmill.settings import load_settings
 from mailmill.sync import account_sync, write_plan
@@ -61,11 +63,17 @@ def _at_most(longest: float, real: Callable[..., float]) -> Callable[..., float]
 
 
 def live(config: Path, order: Path, job: dict[str, Any]) -> None:
-    CommitPoints(Journal(Path(job["journal"]), job["life"]), Orders(order)).install()
+    journal = Journal(Path(job["journal"]), job["life"])
+    CommitPoints(journal, Orders(order)).install()
     hasten()
     settings = load_settings(config, os.environ)
     logs.configure(level=settings.service.log_level, form=settings.service.log_format, file=None)
-    uvloop.run(supervisor.run_service(settings, serve=partial(serve, announce=lambda _link: None)))
+    try:
+        uvloop.run(supervisor.run_service(settings, serve=partial(serve, announce=lambda _link: None)))
+    except StoreInUseError:
+        # The life before this one is over: whoever holds the folder is none that should.
+        journal.write("in use", holders=holders(settings.service.data_dir / "lock"))
+        raise
 
 
 def main() -> None:

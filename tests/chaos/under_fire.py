@@ -26,6 +26,7 @@ import asyncpg
 import httpx2
 
 from chaos import evidence, history, journal, orders, targets, trivial_processors
+from chaos.holders import told
 from chaos.journal import Journal
 from chaos.node import Node
 from chaos.storm import Follower, OtherClients, Watcher, ask, mail
@@ -50,6 +51,8 @@ _AT_ONCE = 12
 _ANY_MOMENT_SHARE = 0.1
 _ASKERS = 3
 _LONG_SECONDS = 60.0
+# What a dead node held is taken back after half a minute, by whoever may have died in the meantime, too.
+_SETTLE_SECONDS = 150.0
 _LOOK_SECONDS = 0.05
 _KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 _SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
@@ -168,7 +171,8 @@ class UnderFire:
             yield
         finally:
             for node in self.nodes:
-                await node.close()
+                if left := await node.close():
+                    self._strange.append(f"when all was over, {node.name}'s data folder was held by {told(left)}")
 
     async def _begin(self) -> None:
         for _ in range(_FIRST_ACCOUNTS):
@@ -342,7 +346,8 @@ allow_private = true
             self._hits[phases[0]] += 1
             return True
         if code not in (0, -signal.SIGKILL, -signal.SIGTERM) and node.life not in self._unsettled:
-            self._strange.append(f"{node.life} ended with {code}")
+            held = [f"; its data folder was held by {told(each['holders'])}" for each in node.records("in use")]
+            self._strange.append(f"{node.life} ended with {code}{''.join(held)}")
         return False
 
     # -- what else happens --------------------------------------------------------------------------------------------
@@ -363,7 +368,10 @@ allow_private = true
             return not left
 
         if not await self._until(robbed):
-            self._strange.append(f"nobody took over from {node.life}, frozen at {phase}: it still has {left}")
+            self._strange.append(
+                f"nobody took over from {node.life}, frozen at {phase}: it still has {left};"
+                f" transactions open for long: {await self._long_transactions()}"
+            )
         node.signal(signal.SIGCONT)
         wanted = LATE_WRITES.get(phase)
 
@@ -402,6 +410,18 @@ allow_private = true
                 f"%:{pid}:%",
             )
             return {name: count for name, count in row.items() if count}
+        finally:
+            await connection.close()
+
+    async def _long_transactions(self) -> list[str]:
+        connection = await self._connect()
+        try:
+            rows = await connection.fetch(
+                "SELECT pid, state, wait_event, left(query, 200) AS query, pg_blocking_pids(pid) AS behind"
+                " FROM pg_stat_activity WHERE datname = current_database()"
+                " AND xact_start < clock_timestamp() - interval '5 s'"
+            )
+            return [str(dict(row)) for row in rows]
         finally:
             await connection.close()
 
@@ -464,7 +484,7 @@ allow_private = true
             found = await self._judge()
             return not found
 
-        await self._until(settled)
+        await self._until(settled, _SETTLE_SECONDS)
         return found
 
     async def _judge(self) -> list[str]:
@@ -525,6 +545,8 @@ async def _is_so(what: bool) -> bool:
 def jumping_clock(file: Path) -> dict[str, str]:
     """The environment of a process whose wall clock is off by what stands in ``file``. Raises AssertionError where the
     library for it is not installed.
+
+    Its locks know nothing of forks: where a process with threads is forked, the fork may wait for one for ever.
     """
     # Debian's place is a folder for the architecture.
     folders = (Path("/usr/lib"), Path("/usr"), Path("/usr/local"))

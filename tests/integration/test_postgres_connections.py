@@ -9,11 +9,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import event, func, insert, select, text, update
 
 from mailmill.errors import ConfigurationError, StoreError, StoreInUseError
 from mailmill.model import EventName
-from mailmill.store import event_log, migrate, postgres_database
+from mailmill.store import event_log, migrate, postgres_database, stopped_sessions
 from mailmill.store.database import Database
 from mailmill.store.event_log import NewEvent
 from mailmill.store.postgres_database import PostgresDatabase
@@ -159,6 +159,32 @@ async def test_sessions_have_their_limits(database: Database) -> None:
                 "application_name": "mailmill",
             }.items():
                 assert await connection.scalar(text(f"SHOW {name}")) == value
+
+
+async def test_a_process_stopped_before_it_runs_what_is_prepared_loses_its_locks(
+    database: PostgresDatabase, postgres_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write_name(database, "a")
+    monkeypatch.setattr(stopped_sessions, "STOPPED_SECONDS", 0.5)
+    monkeypatch.setattr(stopped_sessions, "LOOK_SECONDS", 0.1)
+    stopped = await asyncpg.connect(
+        postgres_url.replace("+asyncpg", ""), server_settings={"application_name": "mailmill"}
+    )
+    try:
+        await stopped.execute("BEGIN; UPDATE setting SET value = 'mine'")
+        # Parse, Describe, Flush, and then nothing.
+        await stopped._protocol.prepare(
+            "", "SELECT 1", timeout=None, state=None, ignore_custom_codec=False, record_class=asyncpg.Record
+        )
+        async with (
+            asyncio.timeout(30),
+            opened(postgres_url, data_dir / "second") as second,
+            second.write() as connection,
+        ):
+            await connection.execute(update(setting).values(value="ours"))
+        assert stopped.is_closed()
+    finally:
+        stopped.terminate()
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(database: Database) -> None:

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +20,7 @@ import pytest
 import runner_jobs
 
 from mailmill.errors import ProcessorError
-from mailmill.processing import json_value
+from mailmill.processing import children, json_value
 from mailmill.processing.children import Children
 from mailmill.processing.failures import describe
 from mailmill.processing.registry import Context, Processor
@@ -396,6 +399,57 @@ async def test_children_end_with_their_parent_in_the_middle_of_a_job(tmp_path: P
     async with asyncio.timeout(60):
         assert await asyncio.to_thread(opened.read) == b""
     await asyncio.to_thread(opened.close)
+
+
+async def test_a_fork_that_hangs_is_in_no_childs_way(tmp_path: Path) -> None:
+    """A lock that another thread held is never given back in a fork: whatever runs there first may wait for ever."""
+    program = tmp_path / "program.py"
+    await asyncio.to_thread(
+        program.write_text,
+        "import os, signal, uvloop, runner_jobs\n"
+        "from mailmill.processing.registry import Context, Processor\n"
+        "from mailmill.processing.runners import Runners\n"
+        "async def main():\n"
+        "    runners = Runners()\n"
+        "    await runners.run(Processor('p', 1, runner_jobs.echo, 'process'), 'm', context)\n"
+        "    await runners.close()\n"
+        "os.register_at_fork(after_in_child=signal.pause)\n"
+        "context = Context('a', 'a', 1, (), None, 1, False)\n"
+        "uvloop.run(main())\n",
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, str(program), env={**os.environ, "PYTHONPATH": path}, start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(30):
+            assert await parent.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+async def test_a_child_that_starts_after_all_is_killed(runners: Runners, monkeypatch: pytest.MonkeyPatch) -> None:
+    starting, may_start = threading.Event(), threading.Event()
+    real, started = children._spawn, list[subprocess.Popen[bytes]]()
+
+    def slow(theirs: socket.socket) -> subprocess.Popen[bytes]:
+        starting.set()
+        may_start.wait()
+        started.append(real(theirs))
+        return started[0]
+
+    monkeypatch.setattr(children, "_spawn", slow)
+    running = asyncio.create_task(run(runners, runner_jobs.echo, "process"))
+    await asyncio.to_thread(starting.wait)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    may_start.set()
+    async with asyncio.timeout(30):
+        while not started or started[0].returncode is None:
+            await asyncio.sleep(0.01)
+    assert started[0].returncode == -signal.SIGKILL
 
 
 async def test_jobs_of_a_cancelled_caller_kill_their_child(runners: Runners, tmp_path: Path) -> None:

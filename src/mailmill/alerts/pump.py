@@ -89,7 +89,7 @@ class Pump:
         if room and not self._more:
             async with self._database.read() as connection:
                 due_seconds = await outbox.next_due_seconds(connection, self._destination.name, dialect.now(connection))
-        due = room > 0 and due_seconds is not None and due_seconds <= 0
+        due = not stop.is_set() and room > 0 and due_seconds is not None and due_seconds <= 0
         claims: list[DeliveryClaim] = []
         ended = self._ended[:]
         if ended or due:

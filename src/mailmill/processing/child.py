@@ -1,7 +1,7 @@
 """The program of a child process: runs one processor job at a time (``python -m mailmill.processing.child``).
 
 Frames both ways: four bytes of length, big-endian, then the body. The parent sends pickles: first ``sys.path``, then
-jobs ``(module, qualified name, message, context, memory_bytes or None)``; a message that is raw bytes is parsed here.
+jobs ``(pickled function, message, context, memory_bytes or None)``; a message that is raw bytes is parsed here.
 The child answers JSON only, so that nothing the user's code does is unpickled by the service: ``{"ready": true}`` at
 the start, then ``{"value": "<JSON text>"}`` or ``{"error": text, "permanent": bool, "exhausted": bool}`` for each job;
 one that is ``exhausted`` ran out of memory and is not to be used again.
@@ -14,7 +14,6 @@ memory the kernel is to take a child, never the service.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import json
 import os
@@ -53,15 +52,14 @@ def run_job(frame: bytes) -> dict[str, Any]:
 
     memory_bytes: int | None = None
     try:
-        module, qualified_name, message, context, memory_bytes = pickle.loads(frame)  # noqa: S301 - from the parent
+        pickled, message, context, memory_bytes = pickle.loads(frame)  # noqa: S301 - from the parent
         with memory_limit.at_most(memory_bytes):
-            target: Any = importlib.import_module(module)
-            for part in qualified_name.split("."):
-                target = getattr(target, part)
+            # By itself, for this imports its module: what that takes is the job's.
+            target: Any = pickle.loads(pickled)  # noqa: S301 - from the parent
             if isinstance(message, bytes):
                 from mailmill.message_parser import parse_message
 
-                message = parse_message(message)
+                message = parse_message(message, keep_raw=True)
             value = target(message, context)
             if inspect.iscoroutine(value):
                 value = asyncio.run(_await(value))

@@ -31,7 +31,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mailmill.errors import MailmillError, StoreError
-from mailmill.store import migrate, postgres_link
+from mailmill.store import migrate, postgres_link, stopped_sessions
 from mailmill.store.data_folder import FolderLock, make_private_folder
 from mailmill.store.database import Database, InsertWatch, WakeName, uncut
 from mailmill.store.postgres_errors import DRIVER_ERRORS, opening_error, store_error
@@ -40,8 +40,8 @@ from mailmill.store.sequencer import Sequencer
 from mailmill.store.wake_channel import WakeChannel
 
 _POOL_WAIT_SECONDS = 30.0
-# One for the leases, one for the worker's heartbeat.
-_URGENT_CONNECTIONS = 2
+# One for the leases, one for the worker's heartbeat; these may wait for locks, and one ends who holds them up.
+_URGENT_CONNECTIONS = 3
 _PLANS_KEPT_SECONDS = 10.0
 _MIGRATION_LOCK = 0x6D61696C  # any number that all versions agree on
 _MIGRATION_WAIT = "60s"
@@ -81,6 +81,7 @@ class PostgresDatabase(Database):
         self._folder_lock = lock
         self._inserts = InsertWatch(writers)
         self._sequencer = Sequencer(self)
+        self._watch: asyncio.Task[None] | None = None
 
     @classmethod
     async def connect(
@@ -111,6 +112,7 @@ class PostgresDatabase(Database):
             raise
         database.channel.open()
         database._sequencer.open()
+        database._watch = asyncio.create_task(database._end_stopped_sessions(), name="an end to stopped sessions")
         return database
 
     @asynccontextmanager
@@ -160,6 +162,21 @@ class PostgresDatabase(Database):
             steps.push_async_callback(self._readers.dispose)
             steps.push_async_callback(self.channel.close)
             steps.push_async_callback(self._sequencer.close)
+            if self._watch is not None:
+                self._watch.cancel()
+                await asyncio.wait((self._watch,))
+
+    async def _end_stopped_sessions(self) -> None:
+        while True:
+            await asyncio.sleep(stopped_sessions.LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            try:
+                async with self._connected(self._urgent) as connection:
+                    if ended := await stopped_sessions.end_stopped(connection):
+                        _log.warning("ended sessions of stopped processes", sessions=ended)
+            except MailmillError:
+                continue  # told by whoever needs the database
+            except Exception as error:  # noqa: BLE001 - a boundary: the watch goes on
+                _log.error("looking for stopped sessions failed in an unforeseen way", error=repr(error))
 
     def _tell(self, inserted: set[WakeName], asked: Collection[WakeName]) -> None:
         if "events" in inserted:
