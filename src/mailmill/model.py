@@ -177,6 +177,7 @@ class Finding:
 
     ``id`` is stable (``links.text_differs_from_target``), ``family`` the room it comes from, ``score`` what it adds to
     the verdict, ``evidence`` the words or header it saw, short and safe to show (plain text, at most 300 characters).
+    ``words`` is the reason as a person would say it, where the scoring table has none for this id.
     """
 
     id: str
@@ -184,6 +185,7 @@ class Finding:
     severity: Severity
     score: float
     evidence: str
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,3 +195,29 @@ class Verdict:
     verdict: VerdictName
     score: float
     findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SenderHistory:
+    """What an account knows of a message's sender from the mail it has had, up to that message.
+
+    ``known`` is False where nobody looked (the command line on a file): then absence says nothing.
+    ``account_messages``: how much mail the account had before. ``received`` and ``sent``: earlier messages from this
+    address, and to it; ``organisation_received``: from its organisational domain. ``name_addresses``: other addresses
+    that wrote, or were written to, under the same display name; ``name_sent``: how often the account wrote to those.
+    ``thread``: who wrote or got the earlier messages that this one claims to answer; empty where it claims none, or
+    none is here. ``correspondents``: the domains that the account has written to.
+    """
+
+    known: bool = False
+    account_messages: int = 0
+    received: int = 0
+    sent: int = 0
+    organisation_received: int = 0
+    name_addresses: tuple[str, ...] = ()
+    name_sent: int = 0
+    thread: tuple[Address, ...] = ()
+    correspondents: tuple[str, ...] = ()
+
+
+NO_HISTORY = SenderHistory()

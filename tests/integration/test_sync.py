@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from harness.syncing import synced_account
 from mailmill.model import AccountState, Credentials, Endpoint, Tls
+from mailmill.store.sender_history import read_histories
+from mailmill.store.tables import account as account_table
+from mailmill.store.tables import message, sender
 from mailmill.sync.context import SyncLimits
 from servers.dovecot import Dovecot
 from servers.proxy import Proxy
@@ -47,6 +51,31 @@ async def test_another_uid_validity_keeps_every_id(server: Dovecot, data_dir: Pa
         assert await account.held() == await server.flags(user, "INBOX")
         events = Counter(event.event for event in await account.events())
         assert (events["mailboxReset"], events["messageNew"], events["messageDeleted"]) == (1, 7, 0)
+
+
+async def test_what_is_synced_tells_later_mail_who_its_sender_is(dovecot: Dovecot, data_dir: Path) -> None:
+    user = dovecot.new_user()
+    head = "From: {0}\r\nTo: {1}\r\nCc: Pia <pia@farm.example>\r\nMessage-ID: <{2}@x.example>\r\n{3}\r\nHello {2}\r\n"
+    written = head.format("me@example.org", "Bert Hill <bert@hill.example>", 1, "")
+    await dovecot.add_message(user, "Archive", written.encode())
+    async with synced_account(data_dir, dovecot.endpoint(), dovecot.credentials(user)) as account:
+        async with account.database.write() as connection:
+            await connection.execute(update(account_table).values(email="Me@example.org"))
+        await account.once()
+        async with account.database.write() as connection:
+            # The server's dates are whole seconds; both may come within one.
+            await connection.execute(update(message).values(internal_date=message.c.internal_date - 60))
+            await connection.execute(update(sender).values(sent_since=sender.c.sent_since - 60))
+        answer = head.format(
+            "Bert <bert@hill.example>", "me@example.org", 2, "References: <1@x.example> <9@x.example>\r\n"
+        )
+        await dovecot.add_message(user, "INBOX", answer.encode())
+        await account.once()
+        [new] = (await account.message_ids()).values()
+        async with account.database.read() as connection:
+            told = (await read_histories(connection, [new], lambda domain: domain))[new]
+    assert (told.received, told.sent, told.correspondents) == (0, 1, ("farm.example", "hill.example"))
+    assert {party.address for party in told.thread} == {"me@example.org", "bert@hill.example", "pia@farm.example"}
 
 
 async def test_only_the_mailboxes_asked_for(dovecot: Dovecot, data_dir: Path) -> None:

@@ -61,6 +61,11 @@ def content_of(path: str, uid: int) -> str:
     return f"content {(uid * 7 + len(path)) % 5}"
 
 
+def writer_of(content: str) -> str:
+    """Few people write many contents."""
+    return "anna" if content[-1] in "024" else "bert"
+
+
 @dataclass
 class Model:
     mailboxes: dict[str, dict[int, frozenset[str]]] = field(default_factory=lambda: {path: {} for path in PATHS})
@@ -117,7 +122,8 @@ class Subject:
         if change.by_id and text in self.ids:
             return Arrival(meta, known_message_id=self.ids[text])
         digest = hashlib.sha256(text.encode()).digest()
-        return Arrival(meta, StoredContent(BlobRef(digest, "ab/0-0.seg", 0, len(text)), subject=text))
+        ref = BlobRef(digest, "ab/0-0.seg", 0, len(text))
+        return Arrival(meta, StoredContent(ref, subject=text, from_address=f"{writer_of(text)}@example.org"))
 
     async def apply(self, change: Change) -> None:
         self.clock += 1
@@ -160,6 +166,8 @@ class Subject:
             shown = {content for _, _, content, _ in model.living()}
             assert not {subject for _, subject, deleted_at in found if deleted_at is not None} & shown
             assert len(await rows("SELECT 1 FROM work WHERE account_id = :account")) == 2 * len(found)
+            counted = await rows("SELECT address_key, received FROM sender WHERE account_id = :account")
+            assert dict(counted) == Counter(f"org.example@{writer_of(content)}" for content in model.ever)
             events = await event_log.read_after(connection, self.start, 100_000)
         texts = {message_id: subject for subject, message_id in self.ids.items()}
         assert told_by([event for event in events if event.account_id == self.account_id], texts) == {

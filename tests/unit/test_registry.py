@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from mailmill.errors import ConfigurationError
 from mailmill.processing import registry
-from mailmill.processing.registry import Processor, load, processor
+from mailmill.processing.registry import Processor, can_be_imported, load, processor
 
 
 @pytest.fixture
@@ -122,6 +123,24 @@ def test_each_mistake_gets_one_clear_line(modules: Any, spec: str, source: str, 
         load([spec], entry_points=False)
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+class _Sent:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, message: Any, context: Any) -> Any:
+        return self.value
+
+
+def test_what_another_process_can_have() -> None:
+    assert can_be_imported(test_what_another_process_can_have)
+    assert can_be_imported(_Sent({"rules": ("a", 1)})), "an object is its class and its values"
+    assert not can_be_imported(_Sent(threading.Lock())), "values that cannot be sent"
+    assert not can_be_imported(lambda message, context: None)
+    assert not can_be_imported(_Sent("bound").__call__)
+    local = type("Local", (), {"__call__": lambda self, message, context: None})
+    assert not can_be_imported(local())
 
 
 def test_entry_points_of_installed_packages_are_found(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:

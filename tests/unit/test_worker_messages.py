@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, update
 from work_rows import add_mail
 from working import PATIENT, Store, a_processor, open_store, settled, subject_of, working
 
 from mailmill.errors import StoreError
 from mailmill.message_parser import ParsedMessage, parse_message
+from mailmill.model import SenderHistory
 from mailmill.processing import worker as worker_module
 from mailmill.processing.loader import MessageLoader
+from mailmill.processing.registry import Context
 from mailmill.processing.worker import Worker
 from mailmill.store.blobs import BlobRef
+from mailmill.store.tables import message, sender
 
 pytestmark = pytest.mark.both_databases
 
@@ -39,6 +44,18 @@ async def test_several_processors_parse_a_message_once(store: Store, monkeypatch
     async with working(store, a_processor("a"), a_processor("b", subject_of), a_processor("c")) as made:
         await settled(made)
     assert len(parsed) == 20
+
+
+@pytest.mark.parametrize("keep_raw", [True, False])
+async def test_raw_bytes_stay_for_a_processor_that_looks_at_them(store: Store, keep_raw: bool) -> None:
+    async def raw_of(message: ParsedMessage, _: Context) -> str:
+        return message.raw.decode()
+
+    [message_id] = await store.add(["seen"], "a")
+    async with working(store, a_processor("a", raw_of, keep_raw=keep_raw)) as made:
+        await settled(made)
+    raw = json.loads((await store.results())[message_id, "a"])
+    assert raw.startswith("Subject: seen\r\n") if keep_raw else raw == ""
 
 
 async def test_big_messages_are_parsed_once_and_read_in_turns(store: Store) -> None:
@@ -72,6 +89,51 @@ async def test_the_cache_keeps_to_its_bound(store: Store) -> None:
     assert reads == [10]
     await loader.load(ids[:5])
     assert reads == [10, 5]
+
+
+async def test_sender_history_is_read_for_those_who_ask_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+    read = MessageLoader.histories
+
+    async def counting(self: MessageLoader, message_ids: Sequence[int]) -> dict[int, SenderHistory]:
+        asked.append(list(message_ids))
+        return await read(self, message_ids)
+
+    async def told(_message: ParsedMessage, context: Context) -> Any:
+        return context.history.received
+
+    monkeypatch.setattr(MessageLoader, "histories", counting)
+    ids = await store.add(["one", "two"], "curious", "plain")
+    async with store.database.write() as connection:
+        await connection.execute(update(message).values(from_address="anna@farm.example", recipients="", answers=""))
+        await connection.execute(
+            insert(sender).values(
+                account_id=1, address_key="example.farm@anna", name="", received=5, received_since=0.5
+            )
+        )
+    curious = a_processor("curious", told, wants_history=True)
+    async with working(store, curious, a_processor("plain", told)) as made:
+        await settled(made)
+    assert sorted(one for some in asked for one in some) == ids
+    assert await store.results() == {
+        (one, name): value for one in ids for name, value in (("curious", "4"), ("plain", "0"))
+    }
+
+
+async def test_a_history_that_cannot_be_read_costs_no_attempt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = MessageLoader.histories
+    failures = [StoreError("the database is away")]
+
+    async def failing(self: MessageLoader, message_ids: Sequence[int]) -> dict[int, SenderHistory]:
+        if failures:
+            raise failures.pop()
+        return await read(self, message_ids)
+
+    monkeypatch.setattr(MessageLoader, "histories", failing)
+    [one] = await store.add(["one"], "curious")
+    async with working(store, a_processor("curious", wants_history=True, max_attempts=1)) as made:
+        await settled(made)
+    assert await store.results() == {(one, "curious"): '"one"'}
 
 
 async def test_damaged_raw_bytes_fail_their_message_alone(store: Store) -> None:

@@ -3,6 +3,7 @@
 ::
 
     every hour ├── accounts that are being deleted, where a crash cut that short
+               ├── senders of mail that an older version stored, after an upgrade
                ├── retention: raw mail, results, deleted messages past their time
                ├── finished requests of long ago
                ├── events past their time, with their deliveries
@@ -33,6 +34,7 @@ from mailmill.store import (
     message_queries,
     requests,
     retention,
+    sender_counts,
 )
 from mailmill.store.blobs import ORPHAN_SECONDS
 
@@ -93,6 +95,7 @@ async def one_round(database: Database, blobs: BlobStore, keep_events_seconds: f
     for removal in removals:
         _log.info("going on with the deletion of an account", account=removal.name)
         await finish_removal(database, removal.account_id)
+    await count_older_mail(database)
     await expire(database)
     async with database.write() as connection:
         await requests.prune(connection, await _now(connection) - KEPT_SECONDS)
@@ -109,6 +112,19 @@ async def take_turn(connection: AsyncConnection, period_seconds: float = PERIOD_
         return False
     await marks.move(connection, _TURN, int(now))
     return True
+
+
+async def count_older_mail(database: Database) -> None:
+    """What an older version stored, into the sender history."""
+    counted = 0
+    while True:
+        async with database.write() as connection:
+            piece = await sender_counts.count_older(connection)
+        counted += piece
+        if not piece:
+            break
+    if counted:
+        _log.info("counted the senders of mail that an older version stored", messages=counted)
 
 
 async def expire(database: Database) -> None:

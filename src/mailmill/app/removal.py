@@ -111,6 +111,10 @@ async def finish_removal(database: Database, account_id: int) -> int:
         async with database.write() as connection:
             if not await account_removal.remove_requests(connection, account_id):
                 break
+    while True:
+        async with database.write() as connection:
+            if not await account_removal.remove_senders(connection, account_id):
+                break
     after: int | None = 0
     while after is not None:
         async with database.write() as connection:

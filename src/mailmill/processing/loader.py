@@ -17,9 +17,11 @@ from sqlalchemy import select
 from mailmill.errors import StorageUnavailableError, StoreError
 from mailmill.message_parser import ParsedMessage, parse_message
 from mailmill.store.blobs import BlobRef
+from mailmill.store.sender_history import read_histories
 from mailmill.store.tables import account, blob, mailbox, message, place
 
 if TYPE_CHECKING:
+    from mailmill.model import SenderHistory
     from mailmill.store.database import Database
 
 READ_AHEAD_BYTES: Final = 8 << 20
@@ -153,6 +155,19 @@ class MessageLoader:
             await self._read(list(to_read.values()), [one for one in ahead if one is not None])
             self._evict()
             return ahead
+
+    async def histories(self, message_ids: Sequence[int]) -> dict[int, SenderHistory]:
+        """What was known of each message's sender before it came. Raises StoreError where that cannot be read."""
+        # Loaded by those that ask for it: the lists of public suffixes and of free mail take memory.
+        from mailmill.processing.threat.evidence.hosts import organisation_of
+        from mailmill.processing.threat.knowledge.reference import FREE_MAIL
+
+        def own_organisation_of(domain: str) -> str:
+            organisation = organisation_of(domain)
+            return "" if organisation in FREE_MAIL else organisation
+
+        async with self._database.read() as connection:
+            return await read_histories(connection, message_ids, own_organisation_of)
 
     async def _describe(self, message_ids: Sequence[int]) -> dict[int, LoadedMessage]:
         fresh_since = time.monotonic() - _FRESH_SECONDS

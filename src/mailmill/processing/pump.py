@@ -17,11 +17,13 @@ import random
 from collections import deque
 from dataclasses import dataclass
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from mailmill.errors import MailmillError, ProcessorError, StorageUnavailableError
+from mailmill.model import NO_HISTORY
 from mailmill.processing.failures import describe
 from mailmill.processing.rate import Rate
 from mailmill.processing.registry import Context, can_be_imported
@@ -29,17 +31,20 @@ from mailmill.processing.retry import retry_after
 from mailmill.store.queue import Claim, Failed, Finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from mailmill.model import SenderHistory
     from mailmill.processing.loader import LoadedMessage, MessageLoader
     from mailmill.processing.registry import Processor
     from mailmill.processing.runners import Runners
 
-BATCH: Final = 100
+BATCH: Final = 300
 """Rows claimed at once at most."""
 
 _AHEAD_SECONDS: Final = 0.1
 _MAX_BACK_OFF_SECONDS: Final = 10.0
+
+_NO_HISTORIES: Final[Mapping[int, SenderHistory]] = MappingProxyType({})
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +94,7 @@ class Pump:
         self._observe = observe
         self._inbox: deque[Claim] = deque()
         self._fed = asyncio.Event()
-        self._ready: asyncio.Queue[tuple[Claim, LoadedMessage | None]] = asyncio.Queue()
+        self._ready: asyncio.Queue[tuple[Claim, LoadedMessage | None, SenderHistory]] = asyncio.Queue()
         self._begun = asyncio.Event()
         self._seconds_each: float | None = None
         self._crashed_next = True
@@ -166,6 +171,7 @@ class Pump:
                 batch = list(self._inbox)
                 try:
                     loaded = await self._loader.load([claim.message_id for claim in batch])
+                    histories = await self._histories(batch[: len(loaded)])
                 except MailmillError as error:
                     # The store's trouble is not the processor's: no attempt is counted.
                     failures += 1
@@ -183,10 +189,15 @@ class Pump:
                     if not self._inbox or self._inbox[0] is not claim:
                         break  # given back while it was read
                     self._inbox.popleft()
-                    self._ready.put_nowait((claim, message))
+                    self._ready.put_nowait((claim, message, histories.get(claim.message_id, NO_HISTORY)))
                 # The next are read when the lanes have begun these, so that raw bytes do not pile up.
                 if self._inbox:
                     await self._wait_until_begun()
+
+    async def _histories(self, claims: Sequence[Claim]) -> Mapping[int, SenderHistory]:
+        if not self.processor.wants_history:
+            return _NO_HISTORIES
+        return await self._loader.histories([claim.message_id for claim in claims])
 
     async def _wait_until_begun(self) -> None:
         while not self._ready.empty():
@@ -200,15 +211,15 @@ class Pump:
 
     async def _lane(self) -> None:
         while True:
-            claim, message = await self._ready.get()
+            claim, message, history = await self._ready.get()
             self._begun.set()
             if self._rate is not None:
                 self._ask()
-            outcome = await self._run(claim, message)
+            outcome = await self._run(claim, message, history)
             self.held.pop(claim.message_id, None)
             self._record(self, outcome)
 
-    async def _run(self, claim: Claim, message: LoadedMessage | None) -> Finished | Failed:
+    async def _run(self, claim: Claim, message: LoadedMessage | None, history: SenderHistory) -> Finished | Failed:
         started = perf_counter()
         try:
             if message is None:
@@ -231,6 +242,7 @@ class Pump:
                 authserv_id=self._authserv_id(message.account),
                 attempt=claim.attempt + 1,
                 historical=message.historical,
+                history=history,
             )
             outcome = await self._runners.run(
                 self.processor, content, context, size_bytes=message.size_bytes, apart=apart

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from types import ModuleType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from mailmill.errors import ConfigurationError
+from mailmill.model import NO_HISTORY, SenderHistory
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | dict[str, JsonValue] | None"
 Kind = Literal["async", "thread", "process"]
@@ -46,6 +48,8 @@ class Processor:
     account all nodes together, ``rate_per_minute`` how many runs begin on one node; None: no such bound.
     ``max_attempts`` counts the first run. ``memory_bytes``: what a run in a child process may allocate (kind "process"
     alone). ``announce`` names the events to raise for a value (``threatFound``); it runs on the loop and must be quick.
+    ``keep_raw``: it looks at ``ParsedMessage.raw``, which is empty otherwise. ``wants_history``: its context says what
+    the account knew of the sender, which takes some questions to the store.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Processor:
     account_concurrency: int | None = None
     rate_per_minute: float | None = None
     memory_bytes: int | None = None
+    keep_raw: bool = False
+    wants_history: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Context:
 
     ``paths`` are the mailboxes it is in now; ``authserv_id`` names the host whose Authentication-Results are trusted
     (None: not known); ``attempt`` is 1 on the first run; ``historical``: it was there before the account was added.
+    ``history`` is what the account knew of the sender, for processors with ``wants_history``.
     """
 
     account: str
@@ -76,6 +83,7 @@ class Context:
     authserv_id: str | None
     attempt: int
     historical: bool
+    history: SenderHistory = NO_HISTORY
 
 
 def processor(
@@ -89,6 +97,8 @@ def processor(
     rate_per_minute: float | None = None,
     process: bool = False,
     memory_bytes: int | None = None,
+    keep_raw: bool = False,
+    wants_history: bool = False,
     announce: Announce | None = None,
 ) -> Callable[[Function], Function]:
     """Declare the function below a processor. It stays a plain function, to be called and tested as such.
@@ -112,6 +122,8 @@ def processor(
             account_concurrency=account_concurrency,
             rate_per_minute=rate_per_minute,
             memory_bytes=memory_bytes,
+            keep_raw=keep_raw,
+            wants_history=wants_history,
         )
         check(declared)
         function.__dict__[ATTRIBUTE] = declared
@@ -207,7 +219,10 @@ def _all_of(module: ModuleType, spec: str) -> list[Processor]:
 
 
 def can_be_imported(function: Callable[..., Any]) -> bool:
-    """Whether another process finds the same function by its module and name."""
+    """Whether another process can have the same: a function by its module and name, an object that can be called by its
+    class and its values."""
+    if not hasattr(function, "__qualname__"):
+        return can_be_imported(type(function)) and _can_be_sent(function)
     if function.__module__ == "__main__":
         return False
     try:
@@ -217,6 +232,14 @@ def can_be_imported(function: Callable[..., Any]) -> bool:
     for part in function.__qualname__.split("."):
         target = getattr(target, part, None)
     return target is function
+
+
+def _can_be_sent(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - whatever its class raises says no
+        return False
+    return True
 
 
 def _where(declared: Processor) -> str:

@@ -5,8 +5,9 @@
     mark (one transaction)          the account is gone for everybody: renamed, unlisted, accountDeleted is told
       └─▶ remove_messages …         its messages, with places, work and results
             └─▶ remove_requests …   its requests
-                  └─▶ remove_events … its events and their deliveries
-                        └─▶ remove_rest  its mailboxes and its row
+                  └─▶ remove_senders …  whom it had mail from
+                        └─▶ remove_events … its events and their deliveries
+                              └─▶ remove_rest  its mailboxes and its row
 
 Laws:
 
@@ -30,7 +31,19 @@ from mailmill.model import AccountState, EventName
 from mailmill.store import dialect, event_log, marks
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import DEFAULT_TENANT, NewEvent
-from mailmill.store.tables import account, delivery, event, mailbox, message, parked, place, request, result, work
+from mailmill.store.tables import (
+    account,
+    delivery,
+    event,
+    mailbox,
+    message,
+    parked,
+    place,
+    request,
+    result,
+    sender,
+    work,
+)
 
 PIECE: Final = 500
 """Rows of the leading table that one transaction deletes."""
@@ -115,6 +128,15 @@ async def remove_requests(connection: AsyncConnection, account_id: int, limit: i
     """Up to ``limit`` requests; returns how many, 0 when none is left."""
     some = select(request.c.id).where(request.c.account_id == account_id).order_by(request.c.id).limit(limit)
     gone = await connection.execute(delete(request).where(request.c.id.in_(some)))
+    return gone.rowcount
+
+
+async def remove_senders(connection: AsyncConnection, account_id: int, limit: int = PIECE) -> int:
+    """About ``limit`` rows of its sender history; returns how many, 0 when none is left."""
+    own = select(sender.c.address_key).where(sender.c.account_id == account_id).order_by(sender.c.address_key)
+    last: str | None = await connection.scalar(own.offset(limit - 1).limit(1))
+    these = delete(sender).where(sender.c.account_id == account_id)
+    gone = await connection.execute(these if last is None else these.where(sender.c.address_key <= last))
     return gone.rowcount
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mailmill.errors import StoreError
-from mailmill.model import Backlog, EventName, MessageMeta
+from mailmill.model import Address, Backlog, EventName, MessageMeta
 from mailmill.store.batch_state import HeldMessage, HeldPlace, StoredState
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import NewEvent
 from mailmill.store.message_places import flags_of_text, flags_text, same_flags, updated
 from mailmill.store.queue import BACKLOG, NEW_MAIL, NewWork
+from mailmill.store.sender_counts import Sighting, answers_text, recipients_text, sightings
 from mailmill.store.sync_batch import Arrival, StoredContent, SyncBatch, WorkPlan
 
 
@@ -42,6 +43,8 @@ class NewMessageRow(NamedTuple):
     in_reply_to: str
     historical: bool
     stored_at: float
+    recipients: str
+    answers: str
 
 
 class NewPlaceRow(NamedTuple):
@@ -84,6 +87,7 @@ class BatchChanges:
     flags: list[dict[str, Any]] = field(default_factory=list)
     revived_messages: set[int] = field(default_factory=set)
     identities: list[dict[str, Any]] = field(default_factory=list)
+    seen: list[Sighting] = field(default_factory=list)
     work: list[NewWork] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
     updated: int = 0
@@ -214,7 +218,17 @@ def _add_message(
             in_reply_to=storable(content.in_reply_to),
             historical=history,
             stored_at=now,
+            recipients=recipients_text(content.recipients),
+            answers=answers_text(content.references, content.in_reply_to),
         )
+    )
+    changes.seen += sightings(
+        own=stored.own_address,
+        path=origin.path,
+        special_use=origin.special_use,
+        from_=Address(content.from_name, content.from_address),
+        recipients=content.recipients,
+        at=internal_date,
     )
     changes.events.append(
         NewEvent(

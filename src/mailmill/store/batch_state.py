@@ -40,6 +40,7 @@ class StoredState:
     generations of this mailbox, as ``(uid_validity, uid)``."""
 
     origin: Origin
+    own_address: str
     mailbox_id: int
     shard: int
     cursor: Cursor
@@ -56,6 +57,7 @@ _HEAD = (
         mailbox,
         account.c.tenant_id,
         account.c.shard,
+        account.c.email,
         exists().where(parked.c.mailbox_id == mailbox.c.id).label("has_parked"),
     )
     .join(account, account.c.id == mailbox.c.account_id)
@@ -108,6 +110,7 @@ async def read_state(connection: AsyncConnection, batch: SyncBatch) -> StoredSta
         outdated[row.message_id].append((row.uid_validity, row.uid))
     return StoredState(
         origin=Origin(head.tenant_id, head.account_id, head.path, head.special_use),
+        own_address=head.email,
         mailbox_id=head.id,
         shard=head.shard,
         cursor=cursor_of(head),

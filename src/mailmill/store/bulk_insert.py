@@ -8,16 +8,20 @@ str, bytes, bool, int, float, None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import ARRAY, Connection, Select, Table, bindparam, func, select
+from sqlalchemy import ARRAY, ColumnElement, Connection, Select, Table, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.store import dialect
 from mailmill.store.given_rows import element
 
+if TYPE_CHECKING:
+    from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
 RowType = TypeVar("RowType", bound=tuple[Any, ...])
+Merge = Callable[["ReadOnlyColumnCollection[str, Any]"], Mapping[str, ColumnElement[Any]]]
 
 
 class BulkInsert(Generic[RowType]):
@@ -34,11 +38,13 @@ class BulkInsert(Generic[RowType]):
         keep_existing: bool = False,
         replace: bool = False,
         touch: str | None = None,
+        merge: Merge | None = None,
     ) -> None:
         """``keep_existing``: a row whose key is there already is passed over. ``replace``: it takes the new values; no
         key is to come twice. ``touch``: of such a row this one column
         takes the new value, which locks the row until the transaction ends; rows are to come in the order of their key,
-        or two transactions could wait for each other, and none twice.
+        or two transactions could wait for each other, and none twice. ``merge`` says what such a row becomes, of the
+        table's columns as they are and those given; the order is to be as for ``touch``.
         """
         self._table = table
         self._columns = tuple(columns)
@@ -47,6 +53,7 @@ class BulkInsert(Generic[RowType]):
             self._fresh = [name for name in columns if name not in table.primary_key.columns]
         else:
             self._fresh = [touch] if touch is not None else []
+        self._merge = merge
         self._compiled: dict[str, str] = {}
 
     async def __call__(self, connection: AsyncConnection, rows: Sequence[RowType]) -> None:
@@ -71,10 +78,11 @@ class BulkInsert(Generic[RowType]):
                 adding = adding.from_select(self._columns, self._from_arrays())
             if self._keep_existing:
                 adding = adding.on_conflict_do_nothing()
-            elif self._fresh:
+            elif self._fresh or self._merge:
+                given = adding.excluded
                 adding = adding.on_conflict_do_update(
                     index_elements=list(self._table.primary_key.columns),
-                    set_={name: adding.excluded[name] for name in self._fresh},
+                    set_=self._merge(given) if self._merge else {name: given[name] for name in self._fresh},
                 )
             compiled = adding.compile(dialect=connection.dialect, column_keys=list(self._columns))
             order = tuple(getattr(compiled, "positiontup", None) or ())

@@ -17,7 +17,7 @@ from sqlalchemy import Integer, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import StoreError
-from mailmill.store import dialect, event_log, queue
+from mailmill.store import dialect, event_log, queue, sender_counts
 from mailmill.store.batch_changes import BatchChanges, BlobRow, DisplacedRow, NewMessageRow, NewPlaceRow, decide
 from mailmill.store.batch_state import StoredState, read_state
 from mailmill.store.bulk_insert import BulkInsert
@@ -66,6 +66,7 @@ async def apply_batch(connection: AsyncConnection, batch: SyncBatch, work: WorkP
     new_ids = await _take_ids(connection, stored.new_digests)
     changes = decide(stored, batch, work, now, new_ids)
     await _write(connection, changes, now)
+    await sender_counts.record(connection, stored.origin.account_id, changes.seen)
     gone = await _expunge(connection, stored, batch, now)
     await event_log.append(connection, changes.events + gone)
     cursor = _forward(stored.cursor, batch)

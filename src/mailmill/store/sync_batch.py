@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mailmill.model import Backlog, MessageMeta, Uid
+from mailmill.model import Address, Backlog, MessageMeta, Uid
 from mailmill.store.blobs import BlobRef
 from mailmill.store.mailboxes import Cursor, MailboxRow
 from mailmill.uid_set import UidSet
@@ -23,6 +23,8 @@ class StoredContent:
     date_header: float | None = None
     message_id_header: str = ""
     in_reply_to: str = ""
+    recipients: Sequence[Address] = ()
+    references: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

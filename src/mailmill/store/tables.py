@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -38,6 +39,9 @@ metadata = MetaData(
 
 # SQLite only makes INTEGER PRIMARY KEY the rowid, so the wide type is PostgreSQL's.
 Id = BigInteger().with_variant(Integer, "sqlite")
+
+# Compared byte by byte on both, so that what begins alike lies side by side.
+_BYTEWISE = String(320).with_variant(String(320, collation="C"), "postgresql")
 
 setting = Table(
     "setting",  # the key canary, cursors of internal readers, the token's hash
@@ -163,9 +167,12 @@ message = Table(
     Column("in_reply_to", Text, nullable=False),
     Column("historical", Boolean, nullable=False),
     Column("stored_at", Float, nullable=False),
+    # That it is known to have been processed: set when it is reprocessed (and by code before 0006 when it is finished).
     Column("processed_at", Float),
     Column("deleted_at", Float),
     Column("raw_expired_at", Float),  # retention took the raw bytes
+    Column("recipients", Text),  # addresses, a line each; NULL: stored by older code, and not counted in `sender` yet
+    Column("answers", Text),  # message ids, a line each: what it claims to answer besides in_reply_to
     UniqueConstraint("account_id", "sha256"),
     Index("ix_message_sha256", "sha256"),  # who else needs a blob
     # Listings, newest first: of everybody, and of one account.
@@ -185,6 +192,49 @@ message = Table(
         sqlite_where=text("x_gm_msgid IS NOT NULL"),
         postgresql_where=text("x_gm_msgid IS NOT NULL"),
     ),
+    Index(
+        "ix_message_header",  # by what an answer names. A sender's text: PostgreSQL refuses an entry above 2.7 kB
+        "account_id",
+        "message_id_header",
+        sqlite_where=text("length(message_id_header) < 250"),
+        postgresql_where=text("length(message_id_header) < 250"),
+    ),
+    Index(
+        "ix_message_uncounted",
+        "account_id",
+        "id",
+        sqlite_where=text("recipients IS NULL"),
+        postgresql_where=text("recipients IS NULL"),
+    ),
+)
+
+sender = Table(
+    "sender",  # who wrote to an account, under which name, and whom it wrote to (sender_history)
+    metadata,
+    Column("account_id", Id, ForeignKey("account.id", ondelete="CASCADE"), nullable=False),
+    # com.example.mail@anna for anna@mail.example.com: an organisation's addresses lie side by side
+    Column("address_key", _BYTEWISE, nullable=False),
+    Column("name", String(100), nullable=False),  # as compared: case and blanks do not count
+    Column("received", BigInteger, nullable=False, server_default="0"),
+    Column("received_since", Float),  # internal_date of the earliest
+    Column("sent", BigInteger, nullable=False, server_default="0"),
+    Column("sent_since", Float),
+    PrimaryKeyConstraint("account_id", "address_key", "name"),
+    Index(
+        "ix_sender_name",
+        "account_id",
+        "name",
+        sqlite_where=text("name <> ''"),
+        postgresql_where=text("name <> ''"),
+    ),
+    Index(
+        "ix_sender_sent",
+        "account_id",
+        "address_key",
+        sqlite_where=text("sent > 0"),
+        postgresql_where=text("sent > 0"),
+    ),
+    sqlite_with_rowid=False,
 )
 
 place = Table(
@@ -289,7 +339,9 @@ lane = Table(
 result = Table(
     "result",
     metadata,
-    Column("message_id", Id, ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
+    # Only who has deleted the row of work, under its fence, writes a result, and who deletes a message deletes its work
+    # first: on PostgreSQL a foreign key would look the message up, and lock it, for nothing. A trigger cascades there.
+    Column("message_id", Id, nullable=False),
     Column("processor", String(80), nullable=False),
     Column("version", Integer, nullable=False),
     Column("value", Text, nullable=False),  # JSON
@@ -298,6 +350,7 @@ result = Table(
     Column("finished_at", Float, nullable=False),
     Column("errors", Text, nullable=False, server_default="[]"),  # JSON: what went wrong before it succeeded
     PrimaryKeyConstraint("message_id", "processor", "version"),
+    ForeignKeyConstraint(["message_id"], ["message.id"], ondelete="CASCADE").ddl_if(dialect="sqlite"),
     # Counted by verdict. Of other processors' results an index beside the key would be written for nobody.
     Index(
         "ix_result_threat",
@@ -464,6 +517,7 @@ SELECT m.id AS message_id,
          ELSE 'completed'
        END AS processing_status,
        m.stored_at AS created_at,
-       COALESCE(m.processed_at, m.stored_at) AS updated_at
+       COALESCE((SELECT max(r.finished_at) FROM result r WHERE r.message_id = m.id), m.processed_at, m.stored_at)
+         AS updated_at
 FROM message m JOIN account a ON a.id = m.account_id
 """

@@ -315,6 +315,8 @@ def _stored(ref: BlobRef, summary: HeaderSummary) -> StoredContent:
         date_header=summary.date,
         message_id_header=summary.message_id_header,
         in_reply_to=summary.in_reply_to,
+        recipients=summary.to + summary.cc,
+        references=summary.references,
     )
 
 
