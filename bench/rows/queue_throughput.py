@@ -1,7 +1,7 @@
 """Claim and fenced finish with result and event, 100 rows at a time, from a queue of a million; the peers' nearest.
 
 Ours is the store's part of a worker's round: one transaction records what became of a hundred rows (row deleted where
-the fence holds, result, event, message marked) and claims the next hundred. SQLite syncs at each commit, PostgreSQL has
+the fence holds, result, event) and claims the next hundred. SQLite syncs at each commit, PostgreSQL has
 ``synchronous_commit`` on, Redis syncs its append-only file at each write. No side runs more than a trivial function.
 
 What differs: Celery takes tasks off a Redis list and acknowledges each after it ran, its result a key that expires; no

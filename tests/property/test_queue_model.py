@@ -70,7 +70,6 @@ class Row:
 class Model:
     rows: dict[Key, Row] = field(default_factory=dict)
     results: dict[Key, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    processed: set[int] = field(default_factory=set)
     events: list[tuple[str, int]] = field(default_factory=list)
     paused: set[str] = field(default_factory=set)
 
@@ -85,9 +84,8 @@ class Model:
         )
 
     def complete(self, message_ids: set[int]) -> set[int]:
-        """Those that have no work left are processed, once."""
-        done = {one for one in message_ids if not any(key[0] == one for key in self.rows)} - self.processed
-        self.processed |= done
+        """Of those that lost a row, the ones that have no work left are processed; told each time it comes to that."""
+        done = {one for one in message_ids if not any(key[0] == one for key in self.rows)}
         self.events += [("messageProcessed", one) for one in sorted(done)]
         return done
 
@@ -299,9 +297,8 @@ class Queue(RuleBasedStateMachine):
         brought_back = self.do(lambda connection: queue.retry(connection, message_ids=only, processor=name, now=NOW))
         wanted = self._named(only, name, failed=True)
         assert brought_back == len(wanted)
-        for key, row in wanted:
+        for _, row in wanted:
             row.state, row.attempt, row.crashes = "pending", 0, 0
-            self.model.processed.discard(key[0])
 
     @rule(only=ids, name=st.none() | processor_names, only_failed=st.booleans())
     def drop(self, only: list[int] | None, name: str | None, only_failed: bool) -> None:
@@ -398,11 +395,7 @@ class Queue(RuleBasedStateMachine):
             row.errors = [*row.errors, "attempt"][-MAX_ERRORS:]
             if not failure.retry_after_seconds:
                 self.model.events.append(("messageFailed", failure.claim.message_id))
-        again = {done.claim.message_id for done in good if done.claim.priority >= BACKLOG} & self.model.processed
         done_with = self.model.complete({done.claim.message_id for done in good})
-        # Processed again, behind new mail: told again.
-        left = {key[0] for key in self.model.rows}
-        self.model.events += [("messageProcessed", one) for one in sorted(again - left)]
         assert report.recorded == len(good) + len(set_back)
         assert report.stale == len(every) - report.recorded
         assert set(report.processed_ids) == done_with
@@ -477,8 +470,6 @@ class Queue(RuleBasedStateMachine):
                 select(result.c.message_id, result.c.processor, result.c.value, result.c.errors)
             )
             assert {(row[0], row[1]): (row.value, _kinds(row.errors)) for row in results} == self.model.results
-            processed = await connection.execute(select(message.c.id).where(message.c.processed_at.is_not(None)))
-            assert set(processed.scalars()) == self.model.processed
             log = await connection.execute(select(event.c.event, event.c.message_id))
             written = Counter((row.event, row.message_id) for row in log)
             extra = written - Counter(self.model.events)

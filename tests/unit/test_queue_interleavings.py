@@ -6,19 +6,21 @@ come of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import await_only
 from work_rows import add_account, add_messages, claim, events, finished, new_work
 
 from harness.interleaving import beside, waits
-from mailmill.store import queue
+from mailmill.store import queue, queue_outcomes, reprocess
 from mailmill.store.database import Database
 from mailmill.store.queue import Claim, Failed, FinishReport
-from mailmill.store.tables import result, work
+from mailmill.store.reprocess import ReprocessRow, Wanted
+from mailmill.store.tables import event, result, work
 
 
 @pytest.fixture
@@ -140,6 +142,69 @@ async def test_the_last_two_rows_of_a_message_finished_at_once(store: Database) 
         await waits(store, other)
     assert (one.processed_ids, (await other).processed_ids) == ((), (1,))
     assert await told(store) == [("messageProcessed", 1)]
+
+
+async def test_a_row_that_is_queued_while_the_only_one_is_finished(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not there when the first looked whom it has to lock out, and its worker finishes at the same time."""
+    await fill(store, 1)
+    [threat] = await claimed(store, "a", "threat")
+    look = queue_outcomes._lock_shared
+    late = store.write()
+
+    async def be_late() -> None:
+        async with store.write() as connection:
+            await queue.enqueue(connection, [new_work(1, "summary")], 11.0)
+        [summary] = await claimed(store, "b", "summary")
+        assert (await finish(await late.__aenter__(), "b", summary)).processed_ids == ()
+
+    def look_and_be_late(connection: Connection, claims: Sequence[Claim]) -> set[int]:
+        locked = look(connection, claims)
+        monkeypatch.setattr(queue_outcomes, "_lock_shared", look)
+        await_only(be_late())
+        return locked
+
+    monkeypatch.setattr(queue_outcomes, "_lock_shared", look_and_be_late)
+    first = beside(store, lambda connection: finish(connection, "a", threat))
+    await waits(store, first)
+    await late.__aexit__(None, None, None)
+    assert (await first).processed_ids == (1,)
+    assert await told(store) == [("messageProcessed", 1)]
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["its outcome is being recorded", "it is being run"])
+async def test_what_is_reprocessed_while_its_first_run_ends_is_news_once(store: Database, recorded: bool) -> None:
+    """Whoever queues it cannot see yet whether that it is processed is told, and must not guess."""
+    await fill(store, 1)
+    [threat] = await claimed(store, "a", "threat")
+    async with store.write() as connection:
+        row = await reprocess.create(connection, "summary", 1, Wanted(), 11.0)
+
+    async def put(row: ReprocessRow) -> ReprocessRow:
+        async with store.write() as connection:
+            found = await reprocess.look(connection, row, row.position)
+            moved = await reprocess.put_piece(connection, row, found, 12.0)
+        assert moved is not None
+        return moved
+
+    if recorded:
+        async with store.write() as first:
+            await finish(first, "a", threat)
+            row = await put(row)
+            assert not row.done
+        row = await put(row)
+    else:
+        row = await put(row)
+        async with store.write() as connection:
+            await finish(connection, "a", threat)
+    assert row.done
+    [summary] = await claimed(store, "b", "summary")
+    async with store.write() as connection:
+        await finish(connection, "b", summary)
+        news = select(event.c.event, event.c.historical).order_by(event.c.id)
+        told = [tuple(each) for each in await connection.execute(news)]
+    assert told == [("messageProcessed", False)] + [("messageProcessed", True)] * recorded
 
 
 async def test_outcomes_of_different_messages_wait_for_nobody(store: Database) -> None:

@@ -16,9 +16,10 @@ from work_rows import add_account, add_messages, claim, events, finished, new_wo
 from mailmill.store import account_limits, dialect, processors, queue, queue_view
 from mailmill.store.account_limits import share
 from mailmill.store.database import Database
+from mailmill.store.message_queries import get_message
 from mailmill.store.queue import Claim, Failed
 from mailmill.store.queue_outcomes import lock_messages
-from mailmill.store.tables import message, result, work
+from mailmill.store.tables import result, work
 
 TWO = 2
 
@@ -296,7 +297,7 @@ async def test_dropped_work_completes_its_message(database: Database) -> None:
         await queue.finish(connection, "w", [finished(one) for one in done], failed, 20.0)
         dropped = await queue.drop(connection, message_ids=[1], processor=None, only_failed=True, now=30.0)
         assert dropped == 1
-        assert await connection.scalar(select(message.c.processed_at).where(message.c.id == 1)) == 30.0
+        assert (await get_message(connection, 1)).processed_at == 20.0
         assert await states(connection) == {2: "failed"}
         assert [one.event for one in await told(connection) if one.message_id == 1] == [
             "messageFailed",

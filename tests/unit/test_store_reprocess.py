@@ -14,6 +14,7 @@ from work_rows import add_account, add_messages, add_place, finished, new_work
 from mailmill.errors import NotFoundError
 from mailmill.store import ledger, outbox, queue, reprocess, sequencer
 from mailmill.store.database import Database
+from mailmill.store.message_queries import get_message
 from mailmill.store.queue import Claim, Failed
 from mailmill.store.reprocess import Look, ReprocessRow, Wanted
 from mailmill.store.tables import account, delivery, event, message, result, work
@@ -402,7 +403,7 @@ async def test_what_it_raises_is_history(database: Database) -> None:
         ("messageFailed", 2, True),
     ]
     async with database.write() as connection:
-        assert await connection.scalar(select(message.c.processed_at).where(message.c.id == 1)) == 1003.0
+        assert (await get_message(connection, 1)).processed_at == 1003.0
         await sequencer.number(connection)
         assert await outbox.plan_deliveries(connection, 100, lambda _event: ["hook"], 1005.0) == 3
         assert await connection.scalar(select(func.count()).select_from(delivery)) == 0

@@ -133,22 +133,27 @@ class Application:
 
 
 @contextlib.asynccontextmanager
-async def open_application(settings: Settings, *, for_command: bool = False) -> AsyncIterator[Application]:
+async def open_application(
+    settings: Settings, *, for_command: bool = False, stays: bool = False
+) -> AsyncIterator[Application]:
     """Open the store and wire the engines; nothing runs yet.
 
     ``for_command``: it is no service. What the configuration says of accounts and of the place for raw mail is not
     brought to the store then, or a command that looks would decide for all nodes; what the command does may.
+    ``stays``: it runs for long (`Database.open`).
 
     Raises ConfigurationError, StoreInUseError, MasterKeyError, StoreError: one line each, nothing changed.
     """
     data_dir = settings.service.data_dir
-    processors = wiring.processors(settings)
+    # In a thread: it imports the user's modules and reads and compiles the user's rules.
+    processors = await asyncio.to_thread(wiring.processors, settings)
     listen_url = settings.service.listen_url
     database = await Database.open(
         settings.service.database_url.get_secret_value(),
         data_dir=data_dir,
         writers=settings.service.database_connections,
         listen_url=listen_url.get_secret_value() if listen_url is not None else None,
+        stays=stays,
     )
     blobs: BlobStore | None = None
     sanitizer = Sanitizer()
@@ -263,7 +268,7 @@ async def run_service(
         loop.add_signal_handler(number, stopping.set)
     try:
         async with (
-            open_application(settings) as application,
+            open_application(settings, stays=True) as application,
             engines(application) as begin_stop,
             serve(application),
         ):

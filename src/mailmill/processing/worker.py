@@ -22,11 +22,13 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
 from mailmill.errors import MailmillError
+from mailmill.message_parser import parse_message
 from mailmill.processing.loader import CACHE_BYTES, MessageLoader, RawMessages
 from mailmill.processing.pump import Pump, Wanted
 from mailmill.processing.runners import Runners
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from mailmill.store.wakeups import Subscription
 
 _MAX_OUTCOMES: Final = 500
-_SOON_OUTCOMES: Final = 100
+_SOON_OUTCOMES: Final = 150
 _MIN_DEADLINE_SECONDS: Final = 3600.0
 _MAX_BACK_OFF_SECONDS: Final = 10.0
 _MAX_REFUSALS: Final = 2
@@ -132,6 +134,8 @@ class Worker:
             children=self._settings.children,
         )
         loader = MessageLoader(database, blobs, cache_bytes=self._settings.cache_bytes)
+        if any(one.keep_raw for one in processors):
+            loader.parse = partial(parse_message, keep_raw=True)
         self._pumps = [
             Pump(
                 processor,

@@ -57,13 +57,20 @@ class Database(ABC):
 
     @staticmethod
     async def open(
-        url: str, *, data_dir: Path, readers: int = 4, writers: int = 8, listen_url: str | None = None
+        url: str,
+        *,
+        data_dir: Path,
+        readers: int = 4,
+        writers: int = 8,
+        listen_url: str | None = None,
+        stays: bool = False,
     ) -> Database:
         """Lock ``data_dir``, connect, bring the schema to head.
 
         ``url`` is ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``. ``readers`` is
         how many may read at once, ``writers`` how many may write where several may. ``listen_url``: where a pooler
-        stands before PostgreSQL, the server itself, for the one connection that listens.
+        stands before PostgreSQL, the server itself, for the one connection that listens. ``stays``: the process is a
+        service, and what only a migration needs is not to stay in its memory.
 
         Raises StoreInUseError, StorageFullError, StoreError, and ConfigurationError for a URL that cannot be used.
         """
@@ -76,7 +83,7 @@ class Database(ABC):
             )
         from mailmill.store.sqlite_database import SqliteDatabase
 
-        return await SqliteDatabase.connect(url, data_dir=data_dir, readers=readers)
+        return await SqliteDatabase.connect(url, data_dir=data_dir, readers=readers, stays=stays)
 
     @abstractmethod
     def write(self, *, wake: Collection[WakeName] = ()) -> AbstractAsyncContextManager[AsyncConnection]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     String,
     and_,
+    case,
     column,
     exists,
     func,
@@ -87,7 +88,8 @@ class MessageWorkRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A message as stored. Dates are epoch seconds; ``deleted_at`` is set once it is gone from the server for sure.
+    """A message as stored. Dates are epoch seconds; ``processed_at`` is when its last result came, once no processor is
+    left to run for the first time; ``deleted_at`` is set once it is gone from the server for sure.
 
     Once ``raw_expired_at`` is set the raw bytes are not to be had, also where another account still keeps the same:
     ``blob`` has no segment then.
@@ -315,12 +317,21 @@ _PLACE_COLUMNS = (
 )
 
 
+_HAS_WORK = exists().where(work.c.message_id == message.c.id)
+_LAST_RESULT_AT = select(func.max(result.c.finished_at)).where(result.c.message_id == message.c.id).scalar_subquery()
+# In its first run it is not processed; in a later one it stays so.
+_COMPLETED_AT = case(
+    (or_(message.c.processed_at.is_not(None), ~_HAS_WORK), func.coalesce(_LAST_RESULT_AT, message.c.processed_at))
+)
+
+
 def _messages() -> Select[Any]:
     return (
         select(
             message,
             account.c.name.label("account"),
             _status.c.processing_status,
+            _COMPLETED_AT.label("completed_at"),
             blob.c.segment,
             blob.c.offset_bytes,
             blob.c.size_bytes.label("blob_size_bytes"),
@@ -410,7 +421,7 @@ def _message_row(row: Row[Any]) -> MessageRow:
         in_reply_to=row.in_reply_to,
         historical=row.historical,
         stored_at=row.stored_at,
-        processed_at=row.processed_at,
+        processed_at=row.completed_at,
         deleted_at=row.deleted_at,
         raw_expired_at=row.raw_expired_at,
         status=row.processing_status,

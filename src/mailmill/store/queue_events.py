@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Float, bindparam, func, insert, literal, select, true
+from sqlalchemy import Float, bindparam, exists, func, insert, literal, or_, select
 
 from mailmill.model import EventName
 from mailmill.store import dialect
@@ -12,7 +12,7 @@ from mailmill.store.event_log import NewEvent
 from mailmill.store.given_rows import GivenRows
 from mailmill.store.queue_rows import BACKLOG, MAX_ERROR_CHARACTERS
 from mailmill.store.statement import Statement
-from mailmill.store.tables import account, event, mailbox, message, place
+from mailmill.store.tables import account, event, mailbox, message, place, work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,27 +55,38 @@ def _scenes(connection: Connection) -> Select[Any]:
     )
 
 
-def _told_processed(connection: Connection, *, past: bool) -> Insert:
-    scene = _scenes(connection).order_by(message.c.id).subquery("scene")
+def _told_processed(connection: Connection, *, past: bool, once: bool = False) -> Insert:
+    """Events of those given messages that have no work left. ``past``: they are history where it was told before;
+    ``once``: where it was, nothing is told."""
+    scene = _scenes(connection).add_columns(message.c.processed_at)
+    scene = scene.where(~exists().where(work.c.message_id == message.c.id))
+    if once:
+        scene = scene.where(message.c.processed_at.is_(None))
+    told = scene.order_by(message.c.id).subquery("scene")
     columns: dict[Column[Any], ColumnElement[Any]] = {
-        event.c.tenant_id: scene.c.tenant_id,
+        event.c.tenant_id: told.c.tenant_id,
         event.c.event: literal(str(EventName.MESSAGE_PROCESSED)),
-        event.c.account_id: scene.c.account_id,
-        event.c.path: scene.c.path,
-        event.c.special_use: scene.c.special_use,
-        event.c.message_id: scene.c.id,
-        event.c.historical: true() if past else scene.c.historical,
+        event.c.account_id: told.c.account_id,
+        event.c.path: told.c.path,
+        event.c.special_use: told.c.special_use,
+        event.c.message_id: told.c.id,
+        event.c.historical: or_(told.c.historical, told.c.processed_at.is_not(None)) if past else told.c.historical,
         event.c.data: literal("{}"),
         event.c.created_at: bindparam("at", type_=Float),
     }
     # Ids ascend with the messages'.
-    return insert(event).from_select(list(columns), select(*columns.values()).order_by(scene.c.id))
+    return (
+        insert(event)
+        .from_select(list(columns), select(*columns.values()).order_by(told.c.id))
+        .returning(event.c.message_id)
+    )
 
 
 _MESSAGES: Final = GivenRows("messages", message.c.id)
 _SCENES: Final = Statement(_scenes)
 _PROCESSED: Final = Statement(lambda connection: _told_processed(connection, past=False))
-_PROCESSED_AGAIN: Final = Statement(lambda connection: _told_processed(connection, past=True))
+_PROCESSED_PAST: Final = Statement(lambda connection: _told_processed(connection, past=True))
+_PROCESSED_ONCE: Final = Statement(lambda connection: _told_processed(connection, past=False, once=True))
 
 
 def scenes(connection: Connection, message_ids: Iterable[int]) -> dict[int, Scene]:
@@ -88,11 +99,22 @@ def scenes(connection: Connection, message_ids: Iterable[int]) -> dict[int, Scen
     return found
 
 
-def tell_processed(connection: Connection, message_ids: Sequence[int], now: float, *, past: bool = False) -> None:
-    """Append ``messageProcessed`` for these messages, in the order of their ids, as far as they are there."""
-    statement = _PROCESSED_AGAIN if past else _PROCESSED
+def tell_processed(
+    connection: Connection, message_ids: Sequence[int], now: float, *, past: bool = False, once: bool = False
+) -> list[int]:
+    """Append ``messageProcessed`` for those of these messages that have no work left, in the order of their ids;
+    returns these.
+
+    Law: to be called by who has just deleted a row of theirs, or each call would tell it once more. ``past``: where it
+    was told before (a reprocessing marked the message so: ``processed_at``) it is told as history. ``once``: there it
+    is not told at all.
+    """
+    statement = _PROCESSED_ONCE if once else _PROCESSED_PAST if past else _PROCESSED
+    told: list[int] = []
     for some in dialect.chunks(message_ids):
-        statement.count(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]), at=now)
+        rows = statement.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]), at=now)
+        told += [row[0] for row in rows]
+    return told
 
 
 def is_past(claim: Claim) -> bool:

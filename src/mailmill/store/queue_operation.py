@@ -4,7 +4,8 @@ Laws:
 
 * Messages are locked before their work, as :func:`mailmill.store.queue_outcomes.finish` does, and all of them before
   the first row of work: who holds work never waits for a message. So keys are read without a lock first, and what they
-  name is looked at once more under the messages' locks.
+  name is looked at once more under the messages' locks. (One exception: a row that was queued in the very moment in
+  which the only one of its message is finished. Two that wait for each other there are parted by PostgreSQL.)
 * Giving up passes over rows that another transaction holds. Some hold rows of messages that they have not locked, in
   an order of their own (rows let in, rows given back): to wait for one while one holds others would be a deadlock.
 * A transaction is a piece: callers go through millions of rows by `messages_with_work`, upwards, and look at each
@@ -20,7 +21,7 @@ from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
 from mailmill.store import dialect, queue_events
 from mailmill.store.fair_order import read_tags
 from mailmill.store.given_rows import GivenRows
-from mailmill.store.queue_outcomes import lock_messages, mark_processed
+from mailmill.store.queue_outcomes import lock_messages
 from mailmill.store.tables import message, work
 from mailmill.store.work_state import FAILED, PENDING, THROTTLED, WAITING
 
@@ -163,7 +164,7 @@ async def forget(
     keys.sort()
     ids = sorted({message_id for message_id, _ in keys})
     await lock_messages(connection, ids)
-    gone = 0
+    gone: list[int] = []
     for part in dialect.chunks(keys):
         given = _KEYS.table(connection)
         named = tuple_(work.c.message_id, work.c.processor).in_(select(given.c.message_id, given.c.processor))
@@ -172,10 +173,9 @@ async def forget(
         going = tuple_(work.c.message_id, work.c.processor).in_(select(free.c.message_id, free.c.processor))
         # Not by its count: SQLite's driver has none for a statement that begins with WITH.
         dropping = delete(work).where(going).returning(work.c.message_id)
-        gone += len((await connection.execute(dropping, _KEYS.parameters(connection, part))).all())
-    processed_ids = await mark_processed(connection, ids, now)
-    await connection.run_sync(queue_events.tell_processed, processed_ids, now)
-    return gone
+        gone += await connection.scalars(dropping, _KEYS.parameters(connection, part))
+    await connection.run_sync(queue_events.tell_processed, sorted(set(gone)), now, once=True)
+    return len(gone)
 
 
 def _named(processor: str | None, *, only_failed: bool) -> list[ColumnElement[bool]]:

@@ -1,15 +1,22 @@
 """What became of claims: results and failures, recorded where the row is still the worker's.
 
-Law: the row goes (or is set back) only under the fence of its claim, and all that tells of it (result, events, the
-message's mark) is written for those rows alone, in the same transaction.
+Laws:
+
+- The row goes (or is set back) only under the fence of its claim, and all that tells of it (result, events) is written
+  for those rows alone, in the same transaction.
+- A message is processed when its last row goes: who deletes a row tells of it if none is left, and nobody else does. So
+  of two who delete the last two rows at once, each seeing the other's still there, one has to look after the other
+  has committed: a message that has rows besides one's own is locked first.
+- Nothing is written to the message: its row is wide, has six indexes, and lies among rows that nobody touches.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, bindparam, delete, exists, func, select, update
+from sqlalchemy import Float, bindparam, delete, func, select, update
 
 from mailmill.model import EventName
 from mailmill.store import dialect, event_log, queue_events, work_errors
@@ -32,13 +39,11 @@ from mailmill.store.tables import message, result, work
 from mailmill.store.work_errors import WorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Update
+    from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-
-_MESSAGES: Final = GivenRows("messages", message.c.id)
 
 _TAKE_OUT: Final = RowChanges(lambda _connection, given: delete(work).where(held(given)), **KEY)
 _SET_BACK: Final = RowChanges(
@@ -67,13 +72,13 @@ _INSERT_RESULTS: Final = BulkInsert[tuple[Any, ...]](
     ("message_id", "processor", "version", "value", "attempts", "seconds", "finished_at", "errors"),
     replace=True,
 )
+_MESSAGES: Final = GivenRows("messages", message.c.id)
 _LOCK_MESSAGES: Final = Statement(
     lambda connection: dialect.lock(
         connection, select(message.c.id).where(_given(connection)).order_by(message.c.id), of=message
     )
 )
-_MARK_PROCESSED: Final = Statement(lambda connection: _marking(connection, again=False))
-_MARK_PROCESSED_AGAIN: Final = Statement(lambda connection: _marking(connection, again=True))
+_SEVERAL_ROWS: Final = Statement(lambda connection: _several_rows(connection))
 
 
 async def finish(
@@ -83,13 +88,13 @@ async def finish(
 
     Statements, each for up to :data:`dialect.MAX_ROWS` rows, in this order:
 
-    1. PostgreSQL: the messages of all claims are locked, before their work as everywhere.
+    1. PostgreSQL: messages that have work besides what is done here are locked, before their work as everywhere.
     2. DELETE of the work rows that are done, under the fence: what goes is what counts from here on.
     3. INSERT of their results; a result of the same version is replaced (a rerun).
     4. Failures only: UPDATE to waiting or failed, under the fence.
     5. What results announce and what is given up: SELECT of whose these messages are and where they lie, then INSERT of
        their events.
-    6. UPDATE of the messages that have no work left, and INSERT of their events.
+    6. INSERT of the events of messages that have no work left.
 
     On SQLite all of it is one visit to the writer's thread.
     """
@@ -99,30 +104,61 @@ async def finish(
 def _finish(
     connection: Connection, worker_id: str, finished: Sequence[Finished], failed: Sequence[Failed], now: float
 ) -> FinishReport:
-    claims = [*(done.claim for done in finished), *(failure.claim for failure in failed)]
-    _lock_messages(connection, sorted({claim.message_id for claim in claims}))
+    locked = _lock_shared(connection, [done.claim for done in finished])
     rows_gone = _take_out(connection, worker_id, [done.claim for done in finished])
     recorded = [done for done in finished if key(done.claim) in rows_gone]
     _record_results(connection, recorded, now)
     set_back = _set_back(connection, worker_id, failed, now)
     _tell(connection, recorded, set_back, now)
-    processed_ids = _mark(connection, _MARK_PROCESSED, sorted({done.claim.message_id for done in recorded}), now)
-    past_ids = {done.claim.message_id for done in recorded if queue_events.is_past(done.claim)}
-    again_ids = _mark(connection, _MARK_PROCESSED_AGAIN, sorted(past_ids.difference(processed_ids)), now)
-    queue_events.tell_processed(connection, processed_ids, now)
-    queue_events.tell_processed(connection, again_ids, now, past=True)
     return FinishReport(
         recorded=len(recorded) + len(set_back),
         stale=len(finished) + len(failed) - len(recorded) - len(set_back),
-        processed_ids=tuple(processed_ids),
+        processed_ids=tuple(_tell_processed(connection, recorded, locked, now)),
     )
+
+
+def _lock_shared(connection: Connection, claims: Sequence[Claim]) -> set[int]:
+    """Lock the messages of claims that have other rows too; returns their ids. On SQLite the one writer's transaction
+    is the lock.
+    """
+    if not dialect.is_postgresql(connection):
+        return set()
+    own = Counter(claim.message_id for claim in claims)
+    shared: set[int] = set()
+    for some in dialect.chunks(sorted(own)):
+        rows = _SEVERAL_ROWS.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]))
+        shared.update(message_id for message_id, count in rows if count > own[message_id])
+    _lock_messages(connection, sorted(shared))
+    return shared
+
+
+def _tell_processed(
+    connection: Connection, recorded: Sequence[Finished], locked: Collection[int], now: float
+) -> list[int]:
+    """Tell of the messages that have no work left; returns their ids in order."""
+    touched = {done.claim.message_id for done in recorded}
+    news = {done.claim.message_id for done in recorded if not queue_events.is_past(done.claim)}
+
+    def tell(message_ids: Collection[int]) -> list[int]:
+        told = queue_events.tell_processed(connection, sorted(news.intersection(message_ids)), now)
+        past = queue_events.tell_processed(connection, sorted(set(message_ids) - news), now, past=True)
+        return [*told, *past]
+
+    processed_ids = tell(touched)
+    if dialect.is_postgresql(connection):
+        # A row was queued after we looked, so nobody was locked out: whoever finishes it may have missed ours too.
+        overlooked = sorted(touched.difference(processed_ids, locked))
+        if overlooked:
+            _lock_messages(connection, overlooked)
+            processed_ids += tell(overlooked)
+    return sorted(processed_ids)
 
 
 async def lock_messages(connection: AsyncConnection, message_ids: Sequence[int]) -> None:
     """Lock these messages, given in ascending order, as far as they are there, until the transaction ends.
 
-    Two workers may finish the last two rows of a message at once, each seeing the other's row still there. Whoever gets
-    the message's lock second looks after the first has committed. On SQLite the one writer's transaction is the lock.
+    Whoever gets a message's lock second looks at its rows after the first has committed. On SQLite the one writer's
+    transaction is the lock.
     """
     await connection.run_sync(_lock_messages, message_ids)
 
@@ -133,30 +169,14 @@ def _lock_messages(connection: Connection, message_ids: Sequence[int]) -> None:
             _LOCK_MESSAGES.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]))
 
 
-async def mark_processed(connection: AsyncConnection, message_ids: Sequence[int], now: float) -> list[int]:
-    """Mark those messages that no work row is left for, once; returns their ids in order.
-
-    To be called after :func:`lock_messages` was given them.
-    """
-    return await connection.run_sync(_mark, _MARK_PROCESSED, message_ids, now)
-
-
-def _mark(connection: Connection, statement: Statement, message_ids: Sequence[int], now: float) -> list[int]:
-    marked: list[int] = []
-    for some in dialect.chunks(message_ids):
-        ids = _MESSAGES.parameters(connection, [(each,) for each in some])
-        marked += sorted(row[0] for row in statement.rows(connection, **ids, at=now))
-    return marked
-
-
-def _marking(connection: Connection, *, again: bool) -> Update:
-    """Mark given messages that no work row is left for: for the first time, or ``again``."""
-    before = message.c.processed_at.is_not(None) if again else message.c.processed_at.is_(None)
+def _several_rows(connection: Connection) -> Select[Any]:
+    """The given messages that have more than one row, and how many."""
+    given = _MESSAGES.table(connection)
     return (
-        update(message)
-        .where(_given(connection), before, ~exists().where(work.c.message_id == message.c.id))
-        .values(processed_at=bindparam("at", type_=Float))
-        .returning(message.c.id)
+        select(work.c.message_id, func.count())
+        .where(work.c.message_id.in_(select(given.c.id)))
+        .group_by(work.c.message_id)
+        .having(func.count() > 1)
     )
 
 

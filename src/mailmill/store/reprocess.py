@@ -204,9 +204,10 @@ async def put_piece(connection: AsyncConnection, row: ReprocessRow, found: Look,
         # Against a worker that finishes the last row of one of them meanwhile, and takes it for processed.
         locked = select(message.c.id).where(message.c.id.in_(found.message_ids)).order_by(message.c.id)
         await connection.execute(dialect.lock(connection, locked, of=message))
-    queued = await _queue(connection, row, found.message_ids, now)
+    ending = await _ending(connection, found.message_ids)
+    queued = await _queue(connection, row, [each for each in found.message_ids if each not in ending], now)
     busy_from = await _take_over(connection, row, found.reached)
-    first_busy = min((each for each in (row.busy_from, busy_from) if each is not None), default=None)
+    first_busy = min((each for each in (row.busy_from, busy_from, *ending) if each is not None), default=None)
     values: dict[str, Any] = {"position": found.reached, "busy_from": first_busy, "queued": row.queued + queued}
     if found.reached >= row.last_id:
         if first_busy is None:
@@ -291,6 +292,26 @@ def _has_result(row: ReprocessRow) -> ColumnElement[bool] | None:
     if wanted.failed and wanted.below is None:
         return None
     return of_it.where(result.c.version >= (row.version if wanted.below is None else wanted.below))
+
+
+async def _ending(connection: AsyncConnection, message_ids: Sequence[int]) -> set[int]:
+    """Those of these messages that a worker is just finishing work of (or claims it): it may be telling that they are
+    processed, and nobody can say yet. They are looked at again.
+
+    Work of the others is neither begun nor finished until this transaction ends; who calls wakes those who passed it
+    over.
+    """
+    if not message_ids or not dialect.is_postgresql(connection):
+        return set()
+    run = select(work.c.message_id, work.c.processor).where(
+        work.c.message_id.in_(message_ids), work.c.state != "failed"
+    )
+    # In this order: what went before the second look is not there to be finished.
+    free = {
+        tuple(each)
+        for each in await connection.execute(dialect.lock_shared(connection, run, of=work, skip_locked=True))
+    }
+    return {each.message_id for each in await connection.execute(run) if tuple(each) not in free}
 
 
 async def _queue(connection: AsyncConnection, row: ReprocessRow, message_ids: Sequence[int], now: float) -> int:

@@ -124,13 +124,16 @@ async def expire_results(connection: AsyncConnection, message_ids: Sequence[int]
 async def purge_deleted(connection: AsyncConnection, message_ids: Sequence[int], kept: Retention, now: float) -> int:
     """Delete messages that went from their server long ago, with all that hangs on them; returns how many.
 
-    What hangs on them goes by its foreign key. A message that comes back at this moment is either revived first, and
+    Its work goes first, then its results: a worker that is just recording one is waited for. The rest goes by its
+    foreign key. A message that comes back at this moment is either revived first, and
     stays, or is stored anew.
     """
     there_again = exists().where(place.c.message_id == message.c.id, place.c.expunged_at.is_(None))
     still = and_(message.c.deleted_at < _before(now, kept.deleted_seconds), ~there_again)
     locked = await _lock_free(connection, message_ids, still)
     if locked:
+        for table in (work, result):
+            await connection.execute(delete(table).where(table.c.message_id.in_(locked)))
         await connection.execute(delete(message).where(message.c.id.in_(locked)))
     return len(locked)
 

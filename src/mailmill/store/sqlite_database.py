@@ -56,9 +56,9 @@ class SqliteDatabase(Database):
         self._kept: _UncutConnection | None = None
 
     @classmethod
-    async def connect(cls, url: str, *, data_dir: Path, readers: int) -> SqliteDatabase:
+    async def connect(cls, url: str, *, data_dir: Path, readers: int, stays: bool = False) -> SqliteDatabase:
         """`Database.open` for ``sqlite+aiosqlite:///PATH``."""
-        database = cls(*await asyncio.to_thread(_prepare, url, data_dir, readers))
+        database = cls(*await asyncio.to_thread(_prepare, url, data_dir, readers, stays))
         try:
             # The writer connects first: it turns WAL on, which a reader cannot.
             async with database.write():
@@ -183,7 +183,7 @@ def sqlite_path(url: str) -> Path:
     return Path(parsed.database).expanduser().absolute()
 
 
-def _prepare(url: str, data_dir: Path, readers: int) -> tuple[AsyncEngine, AsyncEngine, FolderLock]:
+def _prepare(url: str, data_dir: Path, readers: int, stays: bool) -> tuple[AsyncEngine, AsyncEngine, FolderLock]:
     """All that blocks: lock, files, migrations, engines (which do not connect yet)."""
     path = sqlite_path(url)
     make_private_folder(data_dir)
@@ -197,7 +197,7 @@ def _prepare(url: str, data_dir: Path, readers: int) -> tuple[AsyncEngine, Async
     try:
         make_private_file(path)
         with _translated():
-            migrate_sqlite(path)
+            migrate_sqlite(path, apart=stays)
         writing = URL.create("sqlite+aiosqlite", database=str(path))
         # As a URI, so that characters such as "?" and "%" in the path stay part of it.
         reading = URL.create(
