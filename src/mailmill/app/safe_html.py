@@ -12,7 +12,7 @@ from typing import Final
 
 import nh3
 
-from mailmill.processing.html_text import tame
+from mailmill.processing.html_taming import tame
 
 MAX_HTML_CHARS: Final = 256 << 10
 TIMEOUT_SECONDS: Final = 5.0

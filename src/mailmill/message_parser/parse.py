@@ -35,9 +35,10 @@ def parse_headers(raw: bytes) -> HeaderSummary:
     return _summarise(pick_fields(raw[start : block.end], _SUMMARY_FIELDS, DEFAULT_CAPS.header_fields))
 
 
-def parse_message(raw: bytes, caps: Caps = DEFAULT_CAPS) -> ParsedMessage:
+def parse_message(raw: bytes, caps: Caps = DEFAULT_CAPS, *, keep_raw: bool = False) -> ParsedMessage:
     """Parse a whole message (RFC 5322, 2045–2049, 2231). Never raises on bad mail; work is linear in ``raw``."""
     defects: list[str] = []
+    kept = raw if keep_raw else b""
     if len(raw) > caps.message_bytes:
         defects.append(f"larger than {caps.message_bytes} bytes: the rest was not read")
         raw = raw[: caps.message_bytes]
@@ -63,6 +64,7 @@ def parse_message(raw: bytes, caps: Caps = DEFAULT_CAPS) -> ParsedMessage:
         text_html=html,
         attachments=attachments,
         defects=tuple(dict.fromkeys(defects))[:MAX_DEFECTS],
+        raw=kept,
     )
 
 

@@ -71,7 +71,7 @@ class ParsedMessage:
     """A whole message. ``headers`` stand in their order, unfolded and decoded; ``defects`` say in words what was odd.
 
     ``text_plain`` and ``text_html`` join the text parts that are not attachments; line ends are ``\\n``. The HTML is as
-    the sender wrote it: sanitise before showing it.
+    the sender wrote it: sanitise before showing it. ``raw`` is what was read, where it was asked for, else empty.
     """
 
     summary: HeaderSummary
@@ -80,6 +80,7 @@ class ParsedMessage:
     text_html: str = ""
     attachments: tuple[Attachment, ...] = ()
     defects: tuple[str, ...] = ()
+    raw: bytes = field(default=b"", repr=False, compare=False)
 
     def header(self, name: str) -> str | None:
         """The first field of this name (any case), or None."""

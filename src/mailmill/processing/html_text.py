@@ -3,128 +3,54 @@
 Law: the tree is walked iteratively and everything is capped (input, nodes, text, links), so the time is bounded for any
 input. Text that a mail client would not show (``display:none``, zero font, zero size …) is kept apart from visible
 text. Hidden here means stated on the element, or by a plain class rule of the message's own style sheet; the cascade is
-not computed.
+not computed (:mod:`.html_style`).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urljoin
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
+from mailmill.processing.html_style import (
+    PLAIN,
+    Paint,
+    Sheets,
+    font_is_tiny,
+    is_hidden,
+    paint_of,
+    read_sheets,
+    turns_letters,
+)
+from mailmill.processing.html_taming import MAX_DEPTH, tame
+from mailmill.processing.html_tricks import CELLS, NO_TRICKS, TRICKY, HtmlTricks, TrickCollector
+from mailmill.processing.text_lines import count_split_words, one_blank, one_line, tidy_lines
+
 MAX_HTML_CHARS = 1_000_000
+_TAIL_CHARS = 300_000
 MAX_NODES = 30_000
 MAX_TEXT_CHARS = 200_000
 MAX_LINKS = 500
+_WORTH_FORGETTING = 50
 MAX_LINK_TEXT_CHARS = 1_000
 MAX_URL_CHARS = 4_000
-MAX_STYLE_CHARS = 100_000
-MAX_DEPTH = 2_000
-
-# Below this many tags no nesting is dear enough to look at; above it, what the parser would copy is estimated first.
-_TAGS_TO_CARE = 1_000
-_MAX_COPIED_ELEMENTS = 1_000_000
 
 _BLOCKS = frozenset(
     [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "center",
-        "dd",
-        "details",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figure",
-        "figcaption",
-        "footer",
-        "form",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "header",
-        "hr",
-        "legend",
-        "li",
-        "main",
-        "nav",
-        "ol",
-        "option",
-        "p",
-        "pre",
-        "section",
-        "summary",
-        "table",
-        "tbody",
-        "tfoot",
-        "thead",
-        "tr",
-        "ul",
-        "br",
-        "title",
+        "address", "article", "aside", "blockquote", "body", "center", "dd", "details", "div", "dl", "dt",
+        "fieldset", "figure", "figcaption", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr",
+        "legend", "li", "main", "nav", "ol", "option", "p", "pre", "section", "summary", "table", "tbody", "tfoot",
+        "thead", "tr", "ul", "br", "title",
     ]
-)
+)  # fmt: skip
 _CELLS = frozenset({"td", "th"})
+_CHANGES_LOOK = frozenset({"head", "pre", "svg"})
 _NEVER_SHOWN = frozenset(
     {"head", "style", "script", "template", "noscript", "noframes", "object", "select", "textarea"}
 )
-
-_ZERO = r"0(?:\.0{1,9})?(?:px|pt|em|rem|%)?(?![\d.])"
-_HIDING_DECLARATION = re.compile(
-    r"(?:^|;)(?:display:none|visibility:(?:hidden|collapse)|opacity:0(?:\.0{0,9})?(?![\d.])|mso-hide:all"
-    rf"|max-height:{_ZERO}|max-width:{_ZERO})"
-)
-_FONT_SIZE = re.compile(r"(?:^|;)font(?:-size)?:([^;]{0,60})")
-_TINY_FONT = re.compile(rf"^(?:{_ZERO}|[01]px|[01]pt)")
-_ZERO_BOX = re.compile(rf"(?:^|;)(?:height|width):{_ZERO}")
-_OFF_SCREEN = re.compile(r"(?:^|;)(?:left|top|text-indent|margin-left):-\d{4,6}(?:px|em|pt)")
-_BLANKS = re.compile(r"\s+")
-_BRACE = re.compile(r"[{}]")
-_CLASS_SELECTOR = re.compile(r"^(?:[a-z0-9]{1,20})?\.([\w-]{1,100})$", re.IGNORECASE)
-_TAG = re.compile(r"<(/?)([a-z][a-z0-9]{0,15})", re.IGNORECASE)
-_FORMATTING_TAG = re.compile(
-    r"</?(?:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)(?=[\s>/])[^<>]*>", re.IGNORECASE
-)
-_FORMATTING = frozenset(["b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"])
-_CLOSED_BY_THE_PARSER = frozenset(
-    [
-        "area",
-        "base",
-        "br",
-        "col",
-        "dd",
-        "dt",
-        "embed",
-        "hr",
-        "img",
-        "input",
-        "li",
-        "link",
-        "meta",
-        "option",
-        "p",
-        "param",
-        "source",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "tr",
-        "wbr",
-    ]
-)
-_LINE_BLANKS = re.compile(r"[ \t\r\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\u00ad\u034f\u2007\u202f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +72,11 @@ class HtmlLink:
 class HtmlText:
     """The reading of one HTML body. ``visible`` has a line per block; ``hidden`` is what a client would not show.
 
-    ``images`` counts pictures, ``image_sources`` holds the first of their sources; ``password_fields`` and ``forms``
+    ``images`` counts pictures, ``image_sources`` holds the first of their sources, ``image_texts`` what stands for
+    those that show (``alt``); ``password_fields`` and ``forms``
     count fields and forms; ``scripts`` counts script elements and inline handlers; ``truncated`` says that a cap was
-    met.
+    met. ``data_images`` are the first pictures that stand in the HTML itself, as ``data:`` URIs; ``tricks`` is what
+    else the body does.
     """
 
     visible: str = ""
@@ -156,10 +84,13 @@ class HtmlText:
     links: tuple[HtmlLink, ...] = ()
     images: int = 0
     image_sources: tuple[str, ...] = ()
+    image_texts: tuple[str, ...] = ()
+    data_images: tuple[str, ...] = ()
     forms: int = 0
     password_fields: int = 0
     scripts: int = 0
     truncated: bool = False
+    tricks: HtmlTricks = NO_TRICKS
 
 
 @dataclass(slots=True)
@@ -176,8 +107,8 @@ class _Reading:
     """The mutable side of one walk."""
 
     __slots__ = (
-        "anchors", "base", "forms", "hidden", "hidden_length", "image_sources", "images", "nodes", "password_fields",
-        "scripts", "truncated", "visible", "visible_length",
+        "anchors", "base", "forms", "full", "hidden", "hidden_length", "image_sources", "image_texts", "images",
+        "nodes", "password_fields", "scripts", "tricks", "truncated", "visible", "visible_length",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -186,18 +117,24 @@ class _Reading:
         self.visible_length = 0
         self.hidden_length = 0
         self.anchors: list[_Anchor] = []
+        self.full = False
         self.base = ""
         self.images = 0
         self.image_sources: list[str] = []
+        self.image_texts: list[str] = []
         self.forms = 0
         self.password_fields = 0
         self.scripts = 0
         self.nodes = 0
         self.truncated = False
+        self.tricks = TrickCollector()
 
-    def text(self, piece: str, *, hidden: bool, anchor: _Anchor | None) -> None:
+    def text(
+        self, piece: str, *, hidden: bool, anchor: _Anchor | None, unseen: bool = False, turned: bool = False
+    ) -> None:
         if not piece:
             return
+        self.tricks.text(piece, hidden=hidden, faint=unseen, turned=turned)
         if hidden:
             if self.hidden_length < MAX_TEXT_CHARS:
                 self.hidden.append(piece)
@@ -213,17 +150,33 @@ class _Reading:
             anchor.length += len(piece)
 
     def open_link(self, target: str, element: str, *, hidden: bool) -> _Anchor | None:
-        if len(self.anchors) >= MAX_LINKS:
+        if len(self.anchors) >= MAX_LINKS and not self._make_room():
             self.truncated = True
             return None
         anchor = _Anchor(target.strip()[:MAX_URL_CHARS], element, hidden, [])
         self.anchors.append(anchor)
         return anchor
 
+    def _make_room(self) -> bool:
+        """Forget the links that nobody sees where they are too many: they would keep out those that somebody does."""
+        if self.full:
+            return False
+        seen = [one for one in self.anchors if not one.hidden and (one.pieces or one.image or one.element == "form")]
+        self.full = len(seen) > MAX_LINKS - _WORTH_FORGETTING
+        if not self.full:
+            self.anchors = seen
+            self.truncated = True
+        return not self.full
+
 
 def read_html(html: str) -> HtmlText:
-    """Visible text, hidden text and links of an HTML body. Never raises on bad HTML; linear in the (capped) input."""
-    return _read_html(html[:MAX_HTML_CHARS], len(html) > MAX_HTML_CHARS)
+    """Visible text, hidden text and links of an HTML body. Never raises on bad HTML; linear in the (capped) input.
+
+    Of a body beyond ``MAX_HTML_CHARS`` the beginning and the end are read, so that what stands at its end cannot be
+    pushed out of sight.
+    """
+    cut = len(html) > MAX_HTML_CHARS
+    return _read_html(html[: MAX_HTML_CHARS - _TAIL_CHARS] + html[-_TAIL_CHARS:] if cut else html, cut)
 
 
 # The three built-in processors read the same body one after the other; the cache spares two of the three walks.
@@ -242,14 +195,15 @@ def _read_html(html: str, cut: bool) -> HtmlText:
     root = tree.root
     if root is None:
         return HtmlText(truncated=cut)
-    _walk(root, _hidden_classes(tree), reading)
+    _walk(root, read_sheets(sheet.text() for sheet in tree.css("style")), reading)
+    visible = "".join(reading.visible)
     return HtmlText(
-        visible=tidy_lines("".join(reading.visible)),
+        visible=tidy_lines(visible),
         hidden=tidy_lines("".join(reading.hidden)),
         links=tuple(
             HtmlLink(
                 target=_join(reading.base, anchor.target),
-                text=_one_line("".join(anchor.pieces))[:MAX_LINK_TEXT_CHARS],
+                text=one_line("".join(anchor.pieces))[:MAX_LINK_TEXT_CHARS],
                 element=anchor.element,
                 image=anchor.image,
                 hidden=anchor.hidden,
@@ -259,80 +213,92 @@ def _read_html(html: str, cut: bool) -> HtmlText:
         ),
         images=reading.images,
         image_sources=tuple(reading.image_sources),
+        image_texts=tuple(reading.image_texts),
         forms=reading.forms,
         password_fields=reading.password_fields,
         scripts=reading.scripts,
         truncated=reading.truncated,
+        data_images=tuple(reading.tricks.data_images),
+        tricks=reading.tricks.result(count_split_words(visible)),
     )
 
 
-def tame(html: str) -> str:
-    """The same HTML without what makes an HTML5 parser slow or big; its length differs where something was taken away.
+class _Look(NamedTuple):
+    """How text is shown somewhere in the tree, handed down from parent to child."""
 
-    The tree construction of HTML5 is quadratic in the depth of nested blocks, and copies every unclosed formatting
-    element into every following paragraph (WHATWG HTML §13.2.4.3), so 1 MB can ask for gigabytes.
-    """
-    if html.count("<") < _TAGS_TO_CARE:
-        return html
-    blocks = formatting = most_formatting = tags = 0
-    for match in _TAG.finditer(html):
-        tags += 1
-        name = match.group(2).lower()
-        step = -1 if match.group(1) else 1
-        if name in _FORMATTING:
-            formatting = max(0, formatting + step)
-            most_formatting = max(most_formatting, formatting)
-        elif name not in _CLOSED_BY_THE_PARSER:
-            blocks = max(0, blocks + step)
-            if blocks > MAX_DEPTH:
-                html = html[: match.start()]
-                break
-    if most_formatting * tags > _MAX_COPIED_ELEMENTS:
-        return _FORMATTING_TAG.sub("", html)
-    return html
+    hidden: bool = False
+    tiny: bool = False
+    preformatted: bool = False
+    turned: bool = False
+    in_svg: bool = False
+    paint: Paint = PLAIN
 
 
-def _walk(root: LexborNode, hidden_classes: frozenset[str], reading: _Reading) -> None:
-    # A frame is (next node, box hidden?, font too small to read?, link around it, inside <pre>?, text after the
-    # siblings).
-    stack: list[tuple[LexborNode | None, bool, bool, _Anchor | None, bool, str]]
-    stack = [(root, False, False, None, False, "")]
+def _walk(root: LexborNode, sheets: Sheets, reading: _Reading) -> None:
+    # A frame is (next node, how it is shown, link around it, text after the siblings).
+    stack: list[tuple[LexborNode | None, _Look, _Anchor | None, str]]
+    stack = [(root, _Look(), None, "")]
     while stack:
-        node, hidden, tiny, anchor, preformatted, closing = stack.pop()
+        node, look, anchor, closing = stack.pop()
         if node is None:
-            reading.text(closing, hidden=hidden, anchor=anchor)
+            reading.text(closing, hidden=look.hidden, anchor=anchor)
             continue
         reading.nodes += 1
         if reading.nodes > MAX_NODES:
             reading.truncated = True
             return
-        stack.append((node.next if node is not root else None, hidden, tiny, anchor, preformatted, closing))
+        stack.append((node.next if node is not root else None, look, anchor, closing))
         if node.is_text_node:
             text = node.text_content or ""
-            reading.text(text if preformatted else _BLANKS.sub(" ", text), hidden=hidden or tiny, anchor=anchor)
+            reading.text(
+                text if look.preformatted else one_blank(text),
+                hidden=look.hidden or look.tiny,
+                anchor=anchor,
+                unseen=look.paint.unseen,
+                turned=look.turned,
+            )
             continue
         if not node.is_element_node:
             continue
-        tag = node.tag or ""
+        tag = (node.tag or "").lower()  # foreignObject is spelt so within SVG
         attributes = node.attributes
         if tag == "base" and not reading.base:
             reading.base = (attributes.get("href") or "").strip()[:MAX_URL_CHARS]
         if tag == "script":
             reading.scripts += 1
+        child = node.first_child
+        in_svg = look.in_svg or tag == "svg"
+        if attributes or tag in TRICKY:
+            empty = tag in CELLS and _is_empty(child)
+            reading.tricks.element(tag, attributes, empty=empty, in_svg=in_svg)
         if tag in _NEVER_SHOWN and tag != "head":
             continue
-        inner_hidden = hidden or tag == "head" or _is_hidden(attributes, hidden_classes)
-        inner_tiny = _font_is_tiny(attributes, inherited=tiny)
-        inner_anchor = _element(tag, attributes, reading, anchor, hidden=inner_hidden)
+        inner = look
+        if attributes or tag in _CHANGES_LOOK or tag in sheets.painting:
+            inner = _Look(
+                look.hidden or tag == "head" or is_hidden(attributes, sheets),
+                font_is_tiny(attributes, inherited=look.tiny),
+                look.preformatted or tag == "pre",
+                look.turned or turns_letters(tag, attributes),
+                in_svg,
+                paint_of(tag, attributes, sheets, look.paint),
+            )
+        inner_anchor = _element(tag, attributes, reading, anchor, hidden=inner.hidden)
         around = "\n" if tag in _BLOCKS else " " if tag in _CELLS else ""
-        reading.text(around, hidden=inner_hidden, anchor=inner_anchor)
-        child = node.first_child
+        reading.text(around, hidden=inner.hidden, anchor=inner_anchor)
         if child is None:
             continue
         if len(stack) >= MAX_DEPTH:
             reading.truncated = True
             continue
-        stack.append((child, inner_hidden, inner_tiny, inner_anchor, preformatted or tag == "pre", around))
+        stack.append((child, inner, inner_anchor, around))
+
+
+def _is_empty(child: LexborNode | None) -> bool:
+    """Whether a first child is all there is, and blank."""
+    if child is None:
+        return True
+    return child.is_text_node and child.next is None and not (child.text_content or "").strip()
 
 
 def _element(
@@ -351,6 +317,8 @@ def _element(
         reading.images += 1
         if len(reading.image_sources) < MAX_LINKS:
             reading.image_sources.append((attributes.get("src") or "")[:MAX_URL_CHARS])
+        if not hidden and len(reading.image_texts) < MAX_LINKS and (shown := attributes.get("alt")):
+            reading.image_texts.append(one_line(shown[:200]))
         if anchor is not None:
             anchor.image = True
         if not hidden and (alternative := attributes.get("alt")) and anchor is not None:
@@ -360,68 +328,6 @@ def _element(
     return anchor
 
 
-def _is_hidden(attributes: dict[str, str | None], hidden_classes: frozenset[str]) -> bool:
-    if not attributes:
-        return False
-    if "hidden" in attributes:
-        return True
-    style = attributes.get("style")
-    if style and _style_hides(style):
-        return True
-    classes = attributes.get("class") if hidden_classes else None
-    return bool(classes) and any(name in hidden_classes for name in (classes or "").split()[:20])
-
-
-def _font_is_tiny(attributes: dict[str, str | None], *, inherited: bool) -> bool:
-    """``font-size:0`` is inherited, and set back by any child that states a size (layout tables live on that)."""
-    style = attributes.get("style")
-    if not style:
-        return inherited
-    sizes = _FONT_SIZE.findall("".join(style[:2_000].lower().split()))
-    return _TINY_FONT.match(sizes[-1]) is not None if sizes else inherited
-
-
-def _style_hides(style: str) -> bool:
-    plain = "".join(style[:2_000].lower().split())
-    if _HIDING_DECLARATION.search(plain) or _OFF_SCREEN.search(plain):
-        return True
-    return "overflow:hidden" in plain and _ZERO_BOX.search(plain) is not None
-
-
-def _hidden_classes(tree: LexborHTMLParser) -> frozenset[str]:
-    """Classes that a top-level rule of the style sheets hides; rules inside ``@media`` do not count."""
-    found: set[str] = set()
-    budget = MAX_STYLE_CHARS
-    for sheet in tree.css("style"):
-        text = sheet.text()[:budget]
-        budget -= len(text)
-        found.update(_hiding_rules(text))
-        if budget <= 0:
-            break
-    return frozenset(found)
-
-
-def _hiding_rules(sheet: str) -> set[str]:
-    found: set[str] = set()
-    depth = 0
-    start = 0
-    selector = ""
-    for brace in _BRACE.finditer(sheet):
-        piece = sheet[start : brace.start()]
-        start = brace.end()
-        if brace.group() == "{":
-            depth += 1
-            selector = piece
-            continue
-        if depth == 1 and not selector.lstrip().startswith("@") and _style_hides(piece):
-            for one in selector.split(",")[:50]:
-                match = _CLASS_SELECTOR.match(one.rpartition("*/")[2].strip())
-                if match:
-                    found.add(match.group(1))
-        depth = max(0, depth - 1)
-    return found
-
-
 def _join(base: str, target: str) -> str:
     if not base or ":" in target[:20] or target.startswith("#"):
         return target
@@ -429,13 +335,3 @@ def _join(base: str, target: str) -> str:
         return urljoin(base, target)[:MAX_URL_CHARS]
     except ValueError:
         return target
-
-
-def _one_line(text: str) -> str:
-    return _BLANKS.sub(" ", _LINE_BLANKS.sub(" ", text)).strip()
-
-
-def tidy_lines(text: str) -> str:
-    """The same text with runs of blanks (invisible ones too) as one space, lines stripped, empty lines dropped."""
-    lines = (_LINE_BLANKS.sub(" ", line).strip() for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
