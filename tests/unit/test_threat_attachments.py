@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import zipfile
 
 import pytest
 from threat_mail import found, mail, verdict
 
-from mailmill.processing.threat.attached_files import MAX_ARCHIVE_NAMES, kind_of, zip_directory
+from mailmill.processing.threat.evidence.attached_files import MAX_ARCHIVE_NAMES, kind_of, zip_directory
 
 DOS = b"MZ\x90\x00\x03\x00" + b"\x00" * 100
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\x00" * 600
@@ -44,13 +47,18 @@ DOCX_WITH_MACROS = archive("[Content_Types].xml", "word/document.xml", "word/vba
         ("executable", "viewer.msi", "application/octet-stream", OLE),
         ("script", "update.js", "text/javascript", b"WScript.Echo(1)"),
         ("script", "invoice.hta", "application/hta", b"<script>"),
+        ("script", "order.wsf", "application/octet-stream", b"<job>"),
         ("shortcut", "Documents.lnk", "application/octet-stream", b""),
         ("shortcut", "scan.dat", "application/octet-stream", LNK),
         ("double_extension", "invoice.pdf.exe", "application/octet-stream", DOS),
-        ("double_extension", "scan.pdf.html", "text/html", b"<html>"),
+        ("double_extension", "minutes.doc.js", "text/javascript", b"x"),
+        ("page_as_document", "scan.pdf.html", "text/html", b"<html>"),
+        ("page_as_document", "invoice.xlsx.htm", "text/html", b"<html>"),
+        ("page_as_document", "photo.jpg.shtml", "text/html", b"<html>"),
         ("double_extension", "scan.jpg              .scr", "application/octet-stream", DOS),
         ("direction_override", "invoice\u202efdp.exe", "application/octet-stream", DOS),
         ("direction_override", "photo\u202egpj.scr", "image/jpeg", DOS),
+        ("direction_override", "song\u202e3pm.bat", "audio/mpeg", b"echo"),
         ("html", "statement.html", "text/html", b"<html></html>"),
         ("html", "voice.shtml", "application/octet-stream", b"<html></html>"),
         ("svg", "logo.svg", "image/svg+xml", SVG),
@@ -62,6 +70,7 @@ DOCX_WITH_MACROS = archive("[Content_Types].xml", "word/document.xml", "word/vba
         ("macros", "report.xls", "application/vnd.ms-excel", OLE_WITH_MACROS),
         ("disk_image", "invoice.iso", "application/octet-stream", b"\x00" * 100),
         ("disk_image", "invoice.dat", "application/octet-stream", ISO),
+        ("disk_image", "order.img", "application/octet-stream", b"\x00" * 100),
         ("archive_with_program", "invoice.zip", "application/zip", archive("invoice.exe")),
         ("archive_with_program", "scan.zip", "application/zip", archive("scan.pdf.js")),
         ("archive_with_program", "x.zip", "application/zip", b"prefix" + archive("disk.iso")),
@@ -69,6 +78,7 @@ DOCX_WITH_MACROS = archive("[Content_Types].xml", "word/document.xml", "word/vba
         ("encrypted_archive", "c.dat", "application/octet-stream", archive("a.xls", "b.xls", locked=True)),
         ("type_differs", "statement.pdf", "application/pdf", b"<html><body>log in</body></html>"),
         ("type_differs", "picture.png", "image/png", archive("a.txt")),
+        ("type_differs", "list.docx", "application/octet-stream", b"%PDF-1.7\n"),
         ("notebook", "offer.one", "application/octet-stream", b""),
         ("notebook", "offer", "application/octet-stream", b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d" + b"\x00" * 20),
     ],
@@ -124,6 +134,22 @@ def test_the_directory_of_a_zip_is_bounded_and_never_fails() -> None:
         zip_directory(small[:position] + b"\xff" + small[position + 1 :])
 
 
+PACKED = (gzip.compress(b"x", mtime=0), bz2.compress(b"x"), lzma.compress(b"x"))
+KINDS = (DOS, OLE, DOCX, PDF, PNG, ISO, LNK, b"\n<!DOCTYPE html>", b"", b"hello", *PACKED)
+
+
 def test_kinds_by_first_bytes() -> None:
-    kinds = [kind_of(content) for content in (DOS, OLE, DOCX, PDF, PNG, ISO, LNK, b"\n<!DOCTYPE html>", b"", b"hello")]
-    assert kinds == ["program", "ole", "zip", "pdf", "picture", "disk image", "shortcut", "page", "", ""]
+    kinds = [kind_of(content) for content in KINDS]
+    assert kinds == [
+        "program",
+        "ole",
+        "zip",
+        "pdf",
+        "picture",
+        "disk image",
+        "shortcut",
+        "page",
+        "",
+        "",
+        *["archive"] * 3,
+    ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from threat_mail import NOTHING, PROVEN, SERVER, found, mail
+from threat_mail import NOTHING, PROVEN, SERVER, context, found, mail
 
 from mailmill.message_parser import parse_message
-from mailmill.processing.threat.authentication_results import (
+from mailmill.processing.threat.evidence.authentication_results import (
     parse_authentication_results,
     read_authentication,
     trusted_results,
@@ -86,14 +88,19 @@ BY_LIST = "spf=pass smtp.mailfrom=lists.example.net; dkim=fail header.d=meadow-f
         ("dmarc_failed", "spf=pass smtp.mailfrom=elsewhere-mail.net; dmarc=fail header.from={d}", ()),
         ("dmarc_failed", BY_LIST.replace("pass", "none"), LIST),
         ("spf_failed", "spf=fail smtp.mailfrom={d}; dkim=none", ()),
+        ("spf_failed", "spf=fail smtp.mailfrom=elsewhere-mail.net; dkim=none; dmarc=none", ()),
         ("spf_failed", "spf=hardfail smtp.mailfrom={d}; dkim=fail header.d={d}", ()),
         ("spf_softfailed", "spf=softfail smtp.mailfrom={d}; dkim=none", ()),
+        ("spf_softfailed", None, ("Received-SPF: softfail (not permitted) client-ip=192.0.2.1",)),
         ("spf_softfailed", None, ("Received-SPF: fail (not permitted) client-ip=192.0.2.1",)),
         ("nothing_passed", NOTHING, ()),
+        ("nothing_passed", "spf=neutral smtp.mailfrom={d}; dkim=none; dmarc=fail", ()),
         ("nothing_passed", "spf=permerror smtp.mailfrom={d}; dkim=fail header.d={d}; dmarc=none", ()),
         ("unaligned", "spf=pass smtp.mailfrom=sender.example.net; dkim=none", ()),
+        ("unaligned", "spf=none smtp.mailfrom={d}; dkim=pass header.d=other-place.net; dmarc=none", ()),
         ("unaligned", "dkim=pass header.d=tenant.onmicrosoft.com", ()),
         ("dkim_failed", "dkim=fail header.d={d}", ()),
+        ("dkim_failed", "spf=none smtp.mailfrom={d}; dkim=fail (body hash did not verify) header.d={d}", ()),
         ("dkim_failed", "dkim=fail header.d={d}; dkim=fail header.d=esp.example.net; spf=none", ()),
         ("several_senders", PROVEN, ("From: Second <second@other-place.net>",)),
     ],
@@ -145,3 +152,199 @@ def test_a_passed_received_spf_never_speaks_for_a_message() -> None:
 def test_a_domain_stands_for_its_hosts_and_for_nobody_else(server: str, trusted: bool) -> None:
     message = parse_message(f"Authentication-Results: {server}; spf=pass\r\nFrom: a@b.example\r\n\r\nx".encode())
     assert bool(trusted_results(message, "*.example.org")) is trusted
+
+
+# -- who is believed --------------------------------------------------------------------------------------------------
+
+OURS = f"Authentication-Results: {SERVER}; "
+OTHERS = "Authentication-Results: mx.attacker.example; spf=pass smtp.mailfrom=meadow-farm.com"
+
+
+@pytest.mark.parametrize(
+    ("fields", "aligned"),
+    [
+        ((OURS + "spf=pass smtp.mailfrom=meadow-farm.com",), True),
+        # several filters of one server write a field each
+        ((OURS + "dmarc=pass header.from=meadow-farm.com", OURS + "dkim=pass header.d=meadow-farm.com"), True),
+        # a later hop of another name may stand above
+        ((OTHERS, OURS + "dkim=pass header.d=meadow-farm.com"), True),
+        # below what came from elsewhere, our name is a forgery
+        ((OURS + "spf=none", OTHERS, OURS + "dkim=pass header.d=meadow-farm.com"), False),
+        ((OURS + "spf=none", OTHERS, OURS + "dmarc=pass header.from=meadow-farm.com"), False),
+        # right below our own, it contradicts that
+        ((OURS + "dmarc=fail header.from=meadow-farm.com", OURS + "dkim=pass header.d=meadow-farm.com"), False),
+        (
+            (
+                OURS + "spf=fail smtp.mailfrom=tide-tables.net; dkim=fail header.d=tide-tables.net",
+                OURS + "dmarc=pass header.from=meadow-farm.com",
+            ),
+            False,
+        ),
+    ],
+)
+def test_only_the_topmost_run_of_our_own_is_believed(fields: tuple[str, ...], *, aligned: bool) -> None:
+    message = mail(results=None, headers=fields)
+    assert read_authentication(message, SERVER, "meadow-farm.com").aligned is aligned
+
+
+def test_a_dmarc_pass_beside_a_signature_without_domain_is_believed() -> None:
+    message = mail(results="spf=none; dkim=pass (2048-bit key); dmarc=pass header.from=meadow-farm.com")
+    assert read_authentication(message, SERVER, "meadow-farm.com").aligned
+
+
+MICROSOFT = (
+    "Authentication-Results: spf={spf} (sender IP is 192.0.2.7)\r\n smtp.mailfrom={domain}; dkim={dkim} (signature was"
+    " verified)\r\n header.d={domain};dmarc={dmarc} action={action}\r\n header.from=meadow-farm.com;"
+    "compauth={compauth} reason=100"
+)
+
+
+def microsoft(*above: str, domain: str = "meadow-farm.com", action: str = "none", **results: str) -> bytes:
+    given = {"spf": "pass", "dkim": "pass", "dmarc": "pass", "compauth": "pass"} | results
+    field = MICROSOFT.format(domain=domain, action=action, **given)
+    return "\r\n".join((*above, field, "From: Lena <lena@meadow-farm.com>", "", "x")).encode()
+
+
+def test_exchange_online_names_no_server() -> None:
+    results = read_authentication(parse_message(microsoft()), "microsoft", "meadow-farm.com")
+    assert (results.known, results.spf, results.dmarc, results.compauth) == (True, "pass", "pass", "pass")
+    assert (results.aligned, results.dkim) == (True, (("pass", "meadow-farm.com"),))
+    assert read_authentication(parse_message(microsoft()), SERVER, "meadow-farm.com").known is False
+
+
+@pytest.mark.parametrize(
+    ("raw", "aligned", "policy"),
+    [
+        (microsoft(dmarc="bestguesspass"), True, "none"),  # by what it rests on
+        (microsoft(dmarc="bestguesspass", domain="tide-tables.net"), False, "none"),
+        (microsoft(spf="fail", dkim="none", dmarc="fail", action="oreject", compauth="fail"), False, "reject"),
+        (microsoft(spf="none", dkim="none", dmarc="none", compauth="none"), False, "none"),
+    ],
+)
+def test_what_exchange_online_says(raw: bytes, policy: str, *, aligned: bool) -> None:
+    results = read_authentication(parse_message(raw), "microsoft", "meadow-farm.com")
+    assert (results.aligned, results.dmarc_policy) == (aligned, policy)
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        f"Authentication-Results: {SERVER}; spf=fail smtp.mailfrom=meadow-farm.com",
+        "Authentication-Results: spf=none smtp.mailfrom=tide-tables.net; dkim=none; dmarc=none",
+    ],
+)
+def test_a_nameless_field_that_is_not_the_topmost_is_not_believed(above: str) -> None:
+    results = read_authentication(parse_message(microsoft(above)), "microsoft", "meadow-farm.com")
+    assert not results.aligned
+
+
+# -- forwarders -------------------------------------------------------------------------------------------------------
+
+FORWARDED = (
+    "arc={arc} (i=1); spf=pass smtp.mailfrom=hill.example.net; dkim=fail header.d={d}; dmarc=fail header.from={d}"
+)
+SAW = (
+    "ARC-Authentication-Results: i=1; mx.google.com; dkim=pass header.i=@meadow-farm.com;"
+    " dmarc={dmarc} header.from=meadow-farm.com"
+)
+SEAL = "ARC-Seal: i=1; a=rsa-sha256; t=1700000000; cv=none; d={d}; s=arc; b=AAAA"
+
+
+def forwarded(arc: str = "pass", sealer: str = "google.com", saw: str = "pass", more: tuple[str, ...] = ()) -> set[str]:
+    headers = (*more, SEAL.format(d=sealer), SAW.format(dmarc=saw))
+    return found(mail(results=FORWARDED.replace("{arc}", arc), headers=headers), "authentication")
+
+
+def test_a_known_forwarder_explains_a_failure() -> None:
+    assert forwarded() == set()
+    results = read_authentication(
+        mail(
+            results=FORWARDED.replace("{arc}", "pass"), headers=(SEAL.format(d="google.com"), SAW.format(dmarc="pass"))
+        ),
+        SERVER,
+        "meadow-farm.com",
+    )
+    assert results.forwarded
+    assert not results.aligned, "who forwards can change what it forwards"
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        lambda: forwarded(arc="fail"),
+        lambda: forwarded(sealer="tide-tables.net"),
+        lambda: forwarded(saw="fail"),
+        lambda: forwarded(more=(SEAL.format(d="tide-tables.net").replace("i=1", "i=2"),)),
+        lambda: forwarded(more=(SEAL.format(d="google.com"),)),
+        lambda: forwarded(more=(SEAL.format(d="google.com").replace("i=1", "i=x"),)),
+    ],
+    ids=["chain broken", "unknown sealer", "it failed there too", "an unknown one after", "sealed twice", "no number"],
+)
+def test_a_chain_that_explains_nothing(findings: Callable[[], set[str]]) -> None:
+    assert "authentication.dmarc_failed" in findings()
+
+
+# -- policies, and domains that are nobody's --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dmarc", "finding_id"),
+    [
+        ("dmarc=fail (p=REJECT sp=REJECT dis=NONE) header.from={d}", "dmarc_failed"),
+        ("dmarc=fail(p=quarantine,sp=none) header.from={d}", "dmarc_failed"),
+        ("dmarc=fail header.from={d}", "dmarc_failed"),
+        ("dmarc=fail policy.dmarc=none header.from={d}", "dmarc_unenforced"),
+        ("dmarc=fail (p=none dis=none) header.from={d}", "dmarc_unenforced"),
+        ("dmarc=fail action=none header.from={d}", "dmarc_unenforced"),
+    ],
+)
+def test_what_the_domain_asks_for(dmarc: str, finding_id: str) -> None:
+    ids = found(mail(results=f"spf=none; dkim=none; {dmarc}"), "authentication")
+    assert {one for one in ids if "dmarc" in one} == {f"authentication.{finding_id}"}
+
+
+@pytest.mark.parametrize("domain", ["co.uk", "com.br", "com"])
+def test_a_public_suffix_sends_no_mail(domain: str) -> None:
+    assert "authentication.public_suffix" in found(mail(f"Lena <lena@{domain}>", results=NOTHING))
+
+
+@pytest.mark.parametrize("domain", ["github.io", "gov.uk", "meadow-farm.co.uk", "localhost"])
+def test_who_has_a_domain_sends_mail(domain: str) -> None:
+    assert "authentication.public_suffix" not in found(mail(f"Lena <lena@{domain}>", results=NOTHING))
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        NOTHING,
+        "spf=pass smtp.mailfrom=other-place.net; dkim=none; dmarc=none",
+        "spf=softfail smtp.mailfrom={d}; dkim=fail header.d={d}; dmarc=fail",
+    ],
+)
+def test_exchange_online_takes_it_for_a_forgery(results: str) -> None:
+    assert "authentication.composite_failed" in found(mail(results=results + "; compauth=fail reason=001"))
+
+
+def test_exchange_online_does_not_take_it_for_a_forgery() -> None:
+    assert "authentication.composite_failed" not in found(mail(results=NOTHING + "; compauth=none reason=405"))
+    assert "authentication.composite_failed" not in found(mail(results=PROVEN + "; compauth=fail reason=001"))
+    assert "authentication.composite_failed" not in found(
+        mail(results=BY_LIST + "; compauth=fail reason=001", headers=LIST)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sender", "headers", "results", "aligned"),
+    [
+        ("Lena <lena@meadow-farm.com>", ("From: x@elsewhere.example",), "dmarc=pass", False),
+        ("Lena <lena@meadow-farm.com>, x@elsewhere.example", (), "dmarc=pass", False),
+        ("Lena <lena@meadow-farm.com>", (), "dmarc=pass", True),
+        ("Lena Ott, <lena@meadow-farm.com>", (), "dmarc=pass", True),
+        ("Lena <lena@meadow-farm.com>, x@elsewhere.example", (), "dmarc=pass header.from=meadow-farm.com", True),
+        ("Lena <lena@meadow-farm.com>, x@elsewhere.example", (), "dmarc=pass header.from=elsewhere.example", False),
+    ],
+)
+def test_a_pass_that_names_nobody_proves_none_of_several_senders(
+    sender: str, headers: tuple[str, ...], results: str, aligned: bool
+) -> None:
+    assert context(mail(sender, results=results, headers=headers)).authenticated is aligned

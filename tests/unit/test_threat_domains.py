@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import pytest
-from threat_mail import PROVEN, found, mail
+from hypothesis import given
+from hypothesis import strategies as st
+from threat_mail import OWN, PROVEN, SERVER, found, mail
 
-from mailmill.processing.threat.hosts import ip_of, organisation_of, parse_url, split_host
+from mailmill.model import Address, SenderHistory
+from mailmill.processing.threat.context import prepare
+from mailmill.processing.threat.evidence.brand_index import owner_of
+from mailmill.processing.threat.evidence.hosts import (
+    clean_host,
+    ends_in,
+    ip_of,
+    organisation_of,
+    parse_url,
+    split_host,
+)
+from mailmill.processing.threat.evidence.impersonation import (
+    brand_inside,
+    brand_under_other_suffix,
+    imitated,
+    imitates,
+    mixed_script_label,
+    near_miss,
+)
+from mailmill.processing.threat.evidence.lookalike import edits
+from mailmill.processing.threat.evidence.scripts import Restriction, restriction
+from mailmill.processing.threat.families.domains import lookalike_of_correspondent, looks_random
+from mailmill.processing.threat.families.links import is_free_hosting
+from mailmill.processing.threat.knowledge.brands import BRANDS, read_brands
 
 
 def link(host: str) -> str:
@@ -24,7 +49,32 @@ def link(host: str) -> str:
         ("one_letter_off", "linkedn.com"),
         ("brand_in_link", "paypal.com.account-check.net"),
         ("brand_in_link", "secure-netflix-login.com"),
+        ("lookalike_link", "paypa1-login.com"),
+        ("lookalike_link", "vvalmart.com"),
+        ("lookalike_link", "раypal.com"),
+        ("one_letter_off", "amzaon.com"),  # neighbours swapped
+        ("one_letter_off", "bankofamerlcca.com"),  # two edits of a long name
+        ("brand_in_link", "paypal.top"),
+        ("brand_in_link", "securepaypal.com"),
+        ("brand_in_link", "netflixbilling2024.com"),
+        ("brand_in_link", "dhl-tracking.net"),
+        ("brand_in_link", "apple-id-verify.com"),
+        ("brand_in_link", "ups-parcel-tracking.com"),
+        ("brand_in_link", "chase.icu"),
+        ("suffix_inside", "www.bigbank.com.check-point.net"),
+        ("suffix_inside", "com-check.net"),
+        ("suffix_inside", "login.bigbank.co.tide-tables.net"),
+        ("unwieldy", "a.b.c.d.e.tide-tables.net"),
+        ("unwieldy", f"{'long-' * 11}name.{'so-' * 9}long.tide-tables.net"),
+        ("unwieldy", "login.secure.id.session.auth.tide-tables.co.uk"),
+        ("random_name", "xkqjzvbtrwpl.com"),
+        ("random_name", "a8d7f3k2m9q1.net"),
+        ("random_name", "www.qwrtzpsdfghklm.de"),
+        ("own_in_host", "mail.example.org.tide-tables.net"),
+        ("own_in_host", "example-org.tide-tables.net"),
+        ("own_in_host", "sso.harbour.example.org.tide-tables.net"),
         ("mixed_script", "аmazon.com"),
+        ("mixed_script", "раураӏ.com"),
         ("mixed_script", "xn--80ak6aa92e.com"),  # "apple" in Cyrillic alone
         ("punycode", "xn--mnchen-3ya.de"),
         ("punycode", "xn--e1afmkfd.xn--p1ai"),
@@ -53,6 +103,23 @@ def test_found(finding_id: str, host: str) -> None:
         "finance.com",
         "apples.com",
         "münchen.example.de",
+        "nypost.com",
+        "ryanairmail.com",
+        "free-support.com",
+        "delta.meadow-farm.com",
+        "united.meadow-farm.org",
+        "steam.meadow-farm.com",
+        "sparkasse-musterstadt.de",
+        "bigbank.co.uk",
+        "shop.bigbank.com.au",
+        "d3k81ch9hvuctc.cloudfront.net",
+        "a1b2c3d4.web.app",
+        "rechtsschutzversicherung.de",
+        "strengthsfinder.com",
+        "пример.рф",
+        "日本語ドメイン.jp",
+        "한국abc.kr",
+        "ελλάδα.gr",
     ],
 )
 def test_benign_twin(host: str) -> None:
@@ -64,17 +131,200 @@ def test_benign_twin(host: str) -> None:
     [
         ("lookalike_sender", "Help <help@paypa1.com>"),
         ("lookalike_sender", "Help <help@examp1e.org>"),
+        ("lookalike_sender", "Help <help@arnazon.com>"),
         ("brand_in_sender", "Help <help@paypal.account-check.net>"),
         ("brand_in_sender", "Help <help@netflix-billing.net>"),
+        ("brand_in_sender", "Help <help@secure-paypal.net>"),
+        ("throwaway_sender", "Help <help@desk7.onmicrosoft.com>"),
+        ("throwaway_sender", "Help <help@desk7.ddns.net>"),
+        ("throwaway_sender", "Help <help@mail.desk7.web.app>"),
+        ("own_under_other_suffix", "Help <help@example.net>"),
+        ("own_under_other_suffix", "Help <help@mail.example.de>"),
+        ("own_under_other_suffix", "Help <help@example.co.uk>"),
     ],
 )
 def test_found_in_the_sender(finding_id: str, sender: str) -> None:
     assert f"domains.{finding_id}" in found(mail(sender, results=PROVEN), "domains")
 
 
-@pytest.mark.parametrize("sender", ["Help <help@paypal.com>", "Help <help@e.netflix.com>", "Dana <x@example.org>"])
+@pytest.mark.parametrize(
+    "sender", ["Help <help@paypal.com>", "Help <help@e.netflix.com>", "Dana <x@example.org>", "Wp <a@wordpress.com>"]
+)
 def test_benign_sender(sender: str) -> None:
     assert found(mail(sender), "domains") == set()
+
+
+WRITTEN_TO = SenderHistory(
+    known=True,
+    account_messages=90,
+    correspondents=("meadow-farm.com", "bluewater-shipping.co.uk", "ott.de", "gmail.com"),
+    thread=(Address("Ines", "ines@northern-timber.com"),),
+)
+
+
+def by_history(sender: str) -> set[str]:
+    prepared = prepare(mail(sender), own_address=OWN, authserv_id=SERVER, history=WRITTEN_TO)
+    return {one.id for one in lookalike_of_correspondent(prepared)}
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "meadow-farrn.com",
+        "meadowfarm.com",
+        "meadow-farms.com",
+        "mail.bluewatershipping.com",
+        "bluewater-shiping.co.uk",
+        "northern-tirnber.com",
+        "north3rn-timber.com",
+        "northern-timber-invoices.com",
+    ],
+)
+def test_a_sender_who_imitates_a_correspondent(domain: str) -> None:
+    assert by_history(f"Ines <ines@{domain}>") == {"domains.lookalike_of_correspondent"}
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "meadow-farm.com",
+        "news.meadow-farm.com",
+        "meadow-farm.de",
+        "meadow-park.com",
+        "southern-timber.com",
+        "northern-lights.com",
+        "otto.de",  # too short a name to tell
+        "gmial.com",
+        "hotmail.com",
+    ],
+)
+def test_a_sender_beside_the_correspondents(domain: str) -> None:
+    assert by_history(f"Ines <ines@{domain}>") == set()
+
+
+@pytest.mark.parametrize(
+    ("label", "level"),
+    [
+        ("paypal", Restriction.ASCII),
+        ("münchen", Restriction.SINGLE_SCRIPT),
+        ("пример", Restriction.SINGLE_SCRIPT),
+        ("abc日本ひらカタ", Restriction.HIGHLY_RESTRICTIVE),
+        ("한국abc", Restriction.HIGHLY_RESTRICTIVE),
+        ("abcไทย", Restriction.MODERATELY_RESTRICTIVE),
+        ("pаypal", Restriction.UNRESTRICTED),
+        ("googlε", Restriction.UNRESTRICTED),
+        ("приветabc日本", Restriction.UNRESTRICTED),
+    ],
+)
+def test_how_far_a_name_mixes_alphabets(label: str, level: Restriction) -> None:
+    assert restriction(label) is level
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "most", "count"),
+    [
+        ("netflix", "netflix", 1, 0),
+        ("netflix", "netflxi", 1, 1),
+        ("netflix", "netfliix", 1, 1),
+        ("netflix", "netlix", 1, 1),
+        ("netflix", "metflix", 1, 1),
+        ("netflix", "metfliix", 1, None),
+        ("netflix", "metfliix", 2, 2),
+        ("", "ab", 2, 2),
+        ("ab", "", 1, None),
+        ("ca", "abc", 3, 3),  # the restricted distance: no part is edited twice
+    ],
+)
+def test_edits(left: str, right: str, most: int, count: int | None) -> None:
+    assert edits(left, right, most) == count
+
+
+@given(st.text(alphabet="abcd", max_size=8), st.text(alphabet="abcd", max_size=8))
+def test_edits_agree_with_the_plain_table(left: str, right: str) -> None:
+    plain = plain_edits(left, right)
+    for most in (1, 2, 3):
+        assert edits(left, right, most) == (plain if plain <= most else None)
+
+
+def plain_edits(left: str, right: str) -> int:
+    """Damerau's restricted distance as the textbooks fill it in, without a band."""
+    table = [[row + column for column in range(len(right) + 1)] for row in range(len(left) + 1)]
+    for row in range(1, len(left) + 1):
+        for column in range(1, len(right) + 1):
+            change = left[row - 1] != right[column - 1]
+            best = min(table[row - 1][column] + 1, table[row][column - 1] + 1, table[row - 1][column - 1] + change)
+            if row > 1 and column > 1 and left[row - 1] == right[column - 2] and left[row - 2] == right[column - 1]:
+                best = min(best, table[row - 2][column - 2] + 1)
+            table[row][column] = best
+    return table[len(left)][len(right)]
+
+
+@given(st.text(max_size=400))
+def test_any_host_can_be_looked_at(host: str) -> None:
+    for look in (imitated, near_miss, brand_inside, brand_under_other_suffix, mixed_script_label, looks_random):
+        look(host)
+    imitates(host, "meadow-farm.com")
+
+
+@pytest.mark.parametrize(
+    ("host", "end"),
+    [
+        ("a.b.web.app", "web.app"),
+        ("web.app", "web.app"),
+        ("notweb.app", ""),
+        ("app", ""),
+        ("a." * 100_000 + "web.app", "web.app"),
+    ],
+)
+def test_ends(host: str, end: str) -> None:
+    assert ends_in(host, {"web.app", "x.web"}) == end
+
+
+@pytest.mark.parametrize(
+    ("host", "owner"),
+    [
+        ("paypal.com", "paypal"),
+        ("www.paypal.se", "paypal"),
+        ("paypal.co.jp", "paypal"),
+        ("hmrc.gov.uk", "hmrc"),
+        ("paypal.top", ""),
+        ("paypal.tk", ""),
+        ("x.github.io", ""),
+        ("bucket.s3.amazonaws.com", ""),
+        ("paypal.com.tide-tables.net", ""),
+        ("localhost", ""),
+        ("", ""),
+    ],
+)
+def test_whose_host_it_is(host: str, owner: str) -> None:
+    brand = owner_of(host)
+    assert (brand.name if brand else "") == owner
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["paypal", "paypal |", "| paypal.com", "paypal, | paypal.com", "paypal | a.com | sometimes", "~ | a.com"],
+)
+def test_a_line_that_is_no_brand(line: str) -> None:
+    with pytest.raises(ValueError, match="no brand"):
+        read_brands(line)
+
+
+def test_a_table_of_brands() -> None:
+    (one, two) = read_brands("# a\n\nPaypal, ~Pal | paypal.com\n   paypal.de | everywhere\nott | ott.de\n")
+    assert (one.name, one.distinctive, one.ambiguous, one.everywhere) == ("paypal", ("paypal",), ("pal",), True)
+    assert (one.domains, two.domains) == (("paypal.com", "paypal.de"), ("ott.de",))
+
+
+def test_the_brands_are_written_cleanly() -> None:
+    names = [name for brand in BRANDS for name in brand.names]
+    assert [name for name in set(names) if names.count(name) > 1] == []
+    for brand in BRANDS:
+        for domain in brand.domains:
+            assert clean_host(domain) == domain, brand
+            assert "." in domain, brand
+            assert not is_free_hosting(domain) or domain in ("wordpress.com", "dropbox.com"), brand
+        assert owner_of(brand.domains[0]) is not None, brand
 
 
 @pytest.mark.parametrize(

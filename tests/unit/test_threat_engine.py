@@ -90,7 +90,7 @@ def test_the_same_finding_counts_once() -> None:
 
 
 def test_an_administrator_may_change_the_table() -> None:
-    message = mail("PayPal <service@tide-tables.net>")
+    message = mail("PayPal <paypal@tide-tables.net>")
     weights = {**DEFAULT_TABLE.weights, "sender.brand_in_name": Weight(0, Severity.INFO, "ignored here")}
     table = replace(DEFAULT_TABLE, weights=MappingProxyType(weights))
     assert scan(message, own_address=OWN, authserv_id=SERVER).verdict is VerdictName.SUSPICIOUS
@@ -110,7 +110,7 @@ def test_a_detector_of_somebody_else_takes_part() -> None:
 def test_the_stored_value() -> None:
     value = as_json(scan(mail("PayPal <x@tide-tables.net>", results=NOTHING), own_address=OWN, authserv_id=SERVER))
     assert json.loads(json.dumps(value)) == value
-    assert list(value) == ["verdict", "score", "findings", "reasons"]
+    assert list(value) == ["verdict", "score", "findings", "reasons", "promptInjection"]
     findings = value["findings"]
     assert isinstance(findings, list)
     assert set(findings[0]) == {"id", "family", "severity", "score", "evidence"}

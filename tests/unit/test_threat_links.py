@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 
 import pytest
-from threat_mail import OWN, PROVEN, found, mail
+from threat_mail import NOTHING, OWN, PROVEN, found, mail
 
-from mailmill.processing.threat.links import shown_host
+from mailmill.processing.threat import context as context_module
+from mailmill.processing.threat.evidence import targets as targets_module
+from mailmill.processing.threat.evidence.hosts import MAX_URL_CHARS, Url, parse_url
+from mailmill.processing.threat.families.links import shown_host
 
+PERCENT = "".join(f"%{byte:02x}" for byte in OWN.encode())
 OWN_BASE64 = base64.b64encode(OWN.encode()).decode()
 
 
@@ -24,13 +28,67 @@ OWN_BASE64 = base64.b64encode(OWN.encode()).decode()
         ("userinfo", '<a href="https://www.bigbank.com@tide-tables.net/">open</a>'),
         ("userinfo", '<a href="https://bigbank.com%2flogin:x@tide-tables.net/">open</a>'),
         ("script_or_data", '<a href="data:text/html;base64,PHNjcmlwdD4=">open</a>'),
+        ("script_or_data", '<a href="vbscript:MsgBox(1)">open</a>'),
         ("script_or_data", "<a href=\"java\nscript:document.write(atob('PHA+'))\">open</a>"),
         ("free_hosting", '<a href="https://login-page.web.app/x">open</a>'),
-        ("free_hosting", '<form action="https://x.formstack.com/forms/y"><input type=password></form>'),
+        ("free_hosting", '<form action="https://x.weebly.com/y"><input type=password></form>'),
+        ("free_hosting", '<a href="https://sites.google.com/view/portal-9">open</a>'),
+        ("shared_page", '<form action="https://x.formstack.com/forms/y"><input type=password></form>'),
+        ("shared_page", '<a href="https://forms.gle/abc123">open</a>'),
+        ("shared_page", '<a href="https://docs.google.com/forms/d/e/x/viewform">open</a>'),
+        ("tunnel", '<a href="https://ab12.ngrok-free.app/login">open</a>'),
+        ("tunnel", '<a href="https://red-sea-wave.trycloudflare.com/">open</a>'),
+        ("tunnel", '<a href="https://x.loca.lt/a">open</a>'),
+        ("dynamic_address", '<a href="http://mybank.duckdns.org/">open</a>'),
+        ("dynamic_address", '<a href="http://x.ddns.net/a">open</a>'),
+        ("dynamic_address", '<a href="http://x.hopto.org/a">open</a>'),
+        ("ipfs", '<a href="https://ipfs.io/ipfs/QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG">open</a>'),
+        ("ipfs", f'<a href="https://gate.tide-tables.net/ipfs/bafybei{"a" * 52}/x.html">open</a>'),
+        ("ipfs", f'<a href="https://bafybei{"a" * 52}.ipfs.tide-tables.net/">open</a>'),
+        ("open_redirect", '<a href="https://www.google.com/url?q=https://tide-tables.net/x&amp;sa=D">open</a>'),
+        ("open_redirect", '<a href="https://www.google.de/amp/s/tide-tables.net/x">open</a>'),
+        ("open_redirect", '<a href="https://tide--tables-net.translate.goog/x?_x_tr_sl=auto">open</a>'),
+        ("open_redirect", '<a href="https://www.paypal.com/go?redirect=https%3A%2F%2Ftide-tables.net%2F">open</a>'),
+        ("port", '<a href="http://tide-tables.net:8443/x">open</a>'),
+        ("port", '<a href="https://203.0.113.9:4444/x">open</a>'),
+        ("port", '<a href="http://bank.example.co.uk:81/">open</a>'),
+        ("invisible_characters", '<a href="https://tide\u200btables.net/">open</a>'),
+        ("invisible_characters", '<a href="https://tide%E2%80%8Btables.net/">open</a>'),
+        ("invisible_characters", '<a href="https://tide-tables.net/%E2%80%AEfdp.exe">open</a>'),
+        ("invisible_characters", '<a href="https://tide-tables.net/">\u202emoc.knab\u202c</a>'),
+        ("disguised_address", '<a href="https://%74ide-tables.net/">open</a>'),
+        ("disguised_address", '<a href="https:\\\\tide-tables.net/">open</a>'),
+        ("disguised_address", '<a href="https:tide-tables.net/x">open</a>'),
+        ("disguised_address", '<a href="https://ｔide-tables.net/x">open</a>'),
+        ("disguised_address", '<a href="https://tide-tabⅼes.net/x">open</a>'),
+        ("machine_name", '<a href="http://203-0-113-9.static.host.net/x">open</a>'),
+        ("machine_name", '<a href="http://203.0.113.9.host.net/x">open</a>'),
+        ("machine_name", '<a href="http://ip-203-0-113-9.eu.host.net/x">open</a>'),
+        ("program", '<a href="https://tide-tables.net/update.exe">open</a>'),
+        ("program", '<a href="https://tide-tables.net/invoice.iso?dl=1">open</a>'),
+        ("program", '<a href="https://tide-tables.net/app.apk">open</a>'),
+        ("broken_site", '<a href="https://tide-tables.net/wp-includes/fonts/y/index.php">open</a>'),
+        ("broken_site", '<a href="https://tide-tables.net/blog/wp-content/plugins/x/login.html">open</a>'),
+        ("broken_site", '<a href="https://tide-tables.net/.well-known/y/">open</a>'),
         ("shortener", '<a href="https://bit.ly/3abc">open</a>'),
         ("shortener", '<a href="https://t.co/3abc">open</a>'),
         ("recipient_in_fragment", f'<a href="https://tide-tables.net/#{OWN}">open</a>'),
         ("recipient_in_fragment", f'<a href="https://tide-tables.net/x#u={OWN_BASE64}">open</a>'),
+        ("recipient_in_fragment", f'<a href="https://tide-tables.net/#/{OWN_BASE64}">open</a>'),
+        ("recipient_in_fragment", f'<a href="https://tide-tables.net/#{OWN.encode().hex()}">open</a>'),
+        ("recipient_in_fragment", f'<a href="https://tide-tables.net/#{PERCENT}">open</a>'),
+        ("recipient_in_fragment", '<a href="https://tide-tables.net/#u=dana&amp;d=harbour.example.org">open</a>'),
+        # the gateway's wrapping is taken off first
+        (
+            "ip_host",
+            '<a href="https://eur01.safelinks.protection.outlook.com/?url=http%3A%2F%2F203.0.113.9%2Fx">open</a>',
+        ),
+        ("ip_host", '<a href="https://www.google.com/url?q=http://203.0.113.9/x">open</a>'),
+        ("text_differs_from_target", '<a href="https://www.google.com/url?q=https://tide-tables.net">google.com</a>'),
+        (
+            "text_differs_from_target",
+            '<a href="https://eur01.safelinks.protection.outlook.com/?url=https%3A%2F%2Ftide-tables.net">bigbank.com</a>',
+        ),
     ],
 )
 def test_found(finding_id: str, html: str) -> None:
@@ -58,6 +116,30 @@ def test_found(finding_id: str, html: str) -> None:
         '<a href="https://bit.ly/">the shortener\'s own page</a>',
         '<a href="https://tide-tables.net/#contact">open</a>',
         f'<a href="https://tide-tables.net/unsubscribe?mail={OWN}">unsubscribe</a>',
+        '<a href="https://www.google.com/maps?q=harbour">the way</a>',
+        '<a href="https://www.facebook.com/sharer/sharer.php?u=https%3A%2F%2Ftide-tables.net">share</a>',
+        '<a href="https://twitter.com/intent/tweet?url=https%3A%2F%2Ftide-tables.net">share</a>',
+        '<a href="https://www.google.com/url?q=https://meadow-farm.com/x">our page</a>',
+        '<a href="https://click.meadow-farm.com:8443/x">our page</a>',
+        '<a href="https://tide-tables.net:443/x">open</a>',
+        '<a href="http://10.0.0.7:9000/">the machine</a>',
+        '<a href="https://tide-tables.net/%E2%9C%93?a=%20b">open</a>',
+        '<a href="https://tide-tables.net/">read\u200c more\u200b</a>',
+        '<a href="https://tide-tables.net/#1-the-tides">open</a>',
+        '<a href="https://tide-tables.net/#/example.org/about">open</a>',
+        '<a href="https://github.com/meadow/tool/releases/download/v1/tool.exe">the tool</a>',
+        '<a href="https://meadow-farm.com/setup.exe">our program</a>',
+        '<a href="https://tide-tables.net/blog.app">open</a>',
+        '<a href="https://tide-tables.net/wp-content/uploads/2024/05/plan.pdf">the plan</a>',
+        '<a href="https://tide-tables.net/wp-content/themes/x/logo.png">logo</a>',
+        '<a href="https://tide-tables.net/.well-known/acme-challenge/x">open</a>',
+        '<a href="https://noip-fans.net/">open</a>',
+        '<a href="https://forms.gle/">forms</a>',
+        '<a href="https://münchen-tide.net/x">open</a>',
+        '<a href="https://v1-2-3.tide-tables.net/">open</a>',
+        '<a href="https://2024-11-22-news.tide-tables.net/">open</a>',
+        '<a href="https://203-0-113-9.meadow-farm.com/">open</a>',
+        '<a href="https://docs.ipfs.tech/ipfs/why">how it works</a>',
     ],
 )
 def test_benign_twin(html: str) -> None:
@@ -93,3 +175,152 @@ def test_plain_text_shows_its_targets_itself() -> None:
 )
 def test_what_a_text_shows(text: str, host: str) -> None:
     assert shown_host(text) == host
+
+
+@pytest.mark.parametrize(
+    ("finding_id", "html"),
+    [
+        ("recipient_in_link", f'<a href="https://tide-tables.net/x?e={OWN}">open</a>'),
+        ("recipient_in_link", f'<a href="https://tide-tables.net/{OWN_BASE64}">open</a>'),
+        ("recipient_in_link", '<a href="https://tide-tables.net/harbour.example.org/?u=dana">open</a>'),
+        ("archive", '<a href="https://tide-tables.net/scan.zip">open</a>'),
+        ("archive", '<a href="https://tide-tables.net/a/invoice.rar?x">open</a>'),
+        ("archive", '<a href="https://tide-tables.net/a/INVOICE.7z">open</a>'),
+        ("credential_words", '<a href="https://tide-tables.net/mail/login.php">open</a>'),
+        ("credential_words", '<a href="https://secure.tide-tables.net/">open</a>'),
+        ("credential_words", '<form action="https://tide-tables.net/verify/"><input name=a></form>'),
+        ("unrelated_to_sender", '<a href="https://tide-tables.net/a">a</a> <a href="https://x.tide-tables.net/">b</a>'),
+        ("unrelated_to_sender", '<a href="https://tide-tables.net/">open</a>'),
+        ("unrelated_to_sender", '<form action="https://tide-tables.net/"></form>'),
+        ("hidden_target", '<a href="https://a.net/">a</a><a style="display:none" href="https://b.net/x">b</a>'),
+        ("hidden_target", '<div hidden><a href="https://tide-tables.net/">b</a></div>'),
+        ("hidden_target", '<a href="https://a.net/">a</a><p style="font-size:0;opacity:0"><a href="//c.net">b</a></p>'),
+    ],
+)
+def test_what_only_an_unproven_sender_is_asked(finding_id: str, html: str) -> None:
+    """The honest twin is the same message from a sender that is proven, or from the sender's own host."""
+    assert f"links.{finding_id}" in found(mail(html=html, results=NOTHING), "links")
+    assert f"links.{finding_id}" not in found(mail(html=html, results=PROVEN), "links")
+    own = html.replace("tide-tables.net", "meadow-farm.com").replace("b.net", "a.net").replace("c.net", "a.net")
+    assert f"links.{finding_id}" not in found(mail(html=own, results=NOTHING), "links")
+
+
+def all_to(url: str, *texts: str) -> str:
+    return " ".join(f'<p><a href="{url}">{text}</a></p>' for text in texts)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        all_to("https://tide-tables.net/go/1", "Claim now", "Your prize", "Unsubscribe"),
+        all_to("https://tide-tables.net/go?1", "Jetzt ansehen", "Paket", "Hier abmelden"),
+        all_to("https://tide-tables.net/go/1", "A", "B", "C", "opt-out") + all_to("https://a.net/", "logo"),
+    ],
+)
+def test_one_link_under_every_text(html: str) -> None:
+    assert "links.one_link_for_all" in found(mail(html=html), "links")
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        all_to("https://tide-tables.net/go/1", "Claim now", "Your prize")
+        + all_to("https://tide-tables.net/u", "Unsubscribe"),
+        all_to("https://meadow-farm.com/go/1", "Claim now", "Your prize", "Unsubscribe"),
+        all_to("https://tide-tables.net/", "Tide tables", "Our page", "Unsubscribe"),
+        all_to("https://tide-tables.net/go/1", "Read on", "Read on", "Picture"),
+    ],
+)
+def test_one_link_under_every_text_benign_twin(html: str) -> None:
+    assert "links.one_link_for_all" not in found(mail(html=html), "links")
+
+
+def test_a_host_that_every_link_goes_through_counts_them() -> None:
+    links = [f'<a href="https://go.count-mail.net/{n}">{text}</a>' for n, text in enumerate(("a", "b", "c", "d"))]
+    shown = '<a href="https://go.count-mail.net/9">www.{}</a>'
+    by_tracker = mail(html=" ".join(links) + shown.format("bigshop.com"), results=None)
+    assert "links.text_differs_from_target" not in found(by_tracker)
+    assert "links.text_differs_from_target" in found(
+        mail(html=" ".join(links) + shown.format("paypal.com"), results=None)
+    )
+    same = [link.replace("/1", "/0").replace("/2", "/0").replace("/3", "/0") for link in links]
+    assert "links.text_differs_from_target" in found(
+        mail(html=" ".join(same) + shown.format("bigshop.com"), results=None)
+    )
+
+
+LOGO = '<img src="https://www.netflix.com/assets/logo.png" alt=""><a href="{target}">Go on</a>'
+
+
+@pytest.mark.parametrize(
+    ("html", "subject"),
+    [
+        (LOGO.format(target="https://tide-tables.net/"), "Your Netflix membership"),
+        ('<img src="https://www.fedex.com/img/logo-2.png"><a href="https://bit.ly/1x">Track</a>', "FedEx: parcel held"),
+        ('<img src="//www.chase.com/brand.svg"><a href="https://tide-tables.net/">Open</a>', "Chase alert"),
+    ],
+)
+def test_pictures_of_a_brand_above_links_elsewhere(html: str, subject: str) -> None:
+    assert "links.brand_pictures" in found(mail(html=html, subject=subject), "links")
+
+
+@pytest.mark.parametrize(
+    ("html", "subject", "sender"),
+    [
+        (LOGO.format(target="https://www.netflix.com/x"), "Your Netflix membership", "N <a@tide-tables.net>"),
+        (LOGO.format(target="https://tide-tables.net/x"), "Your Netflix membership", "N <a@mail.netflix.com>"),
+        (LOGO.format(target="https://tide-tables.net/x"), "What to watch this week", "News <a@tide-tables.net>"),
+        (
+            '<img src="https://play.google.com/badges/logo.png"><a href="https://tide-tables.net/">Open</a>',
+            "Our app is on Google Play",
+            "Tides <a@meadow-farm.com>",
+        ),
+    ],
+)
+def test_pictures_of_a_brand_benign_twin(html: str, subject: str, sender: str) -> None:
+    assert "links.brand_pictures" not in found(mail(sender, html=html, subject=subject), "links")
+
+
+def test_a_list_that_sends_on_what_nobody_signed_is_no_stranger() -> None:
+    message = mail(
+        "Lena Ott <lena@meadow-farm.com>",
+        html='<a href="https://tide-tables.net/login.zip">patch</a>',
+        results="spf=pass smtp.mailfrom=lists.example.net; dkim=none; dmarc=none header.from={d}",
+        headers=("List-Id: Tides <tides.lists.example.net>",),
+    )
+    assert found(message, "links") == set()
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        "https://" + "a." * 50_000,
+        "https://" + "a@" * 50_000 + "b.net",
+        "https://b.net/" + "wp-includes" * 10_000,
+        "https://b.net/" + "a/" * 50_000 + "x.htm",
+        "https://urldefense.com/v3/__" + "_" * 100_000,
+        "https://urldefense.com/v3/__https://b.net/" + "*" * 50_000 + "__;" + "A" * 50_000,
+        "https://www.google.com/url?" + "q=" * 50_000,
+        "https://www.google.com/url?q=" + "https://www.google.com/url?q=" * 4_000,
+        "https://b.net/#" + "QUFB" * 25_000,
+        "https://b.net/#" + "%25" * 33_000,
+        "https://" + "-".join(["paypal"] * 15_000) + ".net",
+        "https://" + "xn--" * 25_000 + ".net",
+        "javascript:" + "location " * 12_000,
+    ],
+)
+def test_traps_are_read_no_further_than_the_bounds(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What any pattern is given is bounded: a URL is cut before anything looks at it."""
+    longest = 0
+
+    def counted(raw: str) -> Url | None:
+        nonlocal longest
+        url = parse_url(raw)
+        if url is not None:
+            longest = max(longest, len(url.host) + len(url.path) + len(url.query) + len(url.fragment))
+        return url
+
+    monkeypatch.setattr(context_module, "parse_url", counted)
+    monkeypatch.setattr(targets_module, "parse_url", counted)
+    found(mail(html=f'<a href="{trap}">{trap[:3_000]}</a>', text=trap, results=NOTHING), "links")
+    assert longest <= MAX_URL_CHARS

@@ -15,7 +15,8 @@ class Provider:
 
     ``idle_probe_seconds``: how long an idle connection may stay silent before it must be proven alive.
     ``pipelines_idle``: takes ``DONE``, a command and ``IDLE`` in one write.
-    ``authserv_id``: whose Authentication-Results its mail carries; ``*.`` stands for every host of a domain.
+    ``authserv_id``: whose Authentication-Results its mail carries; ``*.`` stands for every host of a domain,
+    ``microsoft`` for a topmost field that names no host.
     ``logins_per_second`` and ``login_burst``: what all our accounts there together may ask for. No provider publishes
     a number, so these are careful guesses, and lower where floods are known to be answered with refusals.
     ``temporary_login_phrases``: lower-case words in a refused login that mean "not now" where no response code does.
@@ -56,6 +57,7 @@ PROVIDERS: tuple[Provider, ...] = (
         max_connections=16,
         temporary_login_phrases=("server busy", "too many"),
         login_hint="Microsoft 365 takes no passwords any more, only OAuth2",
+        authserv_id="microsoft",
         logins_per_second=10,
         login_burst=20,
     ),

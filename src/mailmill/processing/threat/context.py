@@ -5,22 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from mailmill.message_parser import ParsedMessage
-from mailmill.model import Address
-from mailmill.processing.html_text import HtmlText, read_html, tidy_lines
-from mailmill.processing.threat.attached_files import AttachedFile, inspect
-from mailmill.processing.threat.authentication_results import Authentication, read_authentication
-from mailmill.processing.threat.hosts import Url, clean_host, mail_domain, organisation_of, parse_url
-from mailmill.processing.threat.reference import FREE_MAIL
+from mailmill.model import NO_HISTORY, Address, SenderHistory
+from mailmill.processing.html_text import HtmlText, read_html
+from mailmill.processing.text_lines import tidy_lines
+from mailmill.processing.threat.evidence.attached_files import AttachedFile, inspect
+from mailmill.processing.threat.evidence.authentication_results import (
+    Authentication,
+    read_authentication,
+    with_signatures,
+)
+from mailmill.processing.threat.evidence.drawn_pictures import pictures_in
+from mailmill.processing.threat.evidence.hosts import Url, clean_host, mail_domain, organisation_of, parse_url
+from mailmill.processing.threat.evidence.inside import ReadInside, read_nothing
+from mailmill.processing.threat.evidence.targets import behind_gateways, redirect_target
+from mailmill.processing.threat.knowledge.reference import FREE_MAIL
 
 MAX_LINKS = 300
 MAX_ADDRESSES = 20
 MAX_FILES = 100
+MAX_FILE_LINKS = 100
 MAX_TEXT_CHARS = 100_000
+
+FAMILIAR_FROM = 5
+"""Messages after which a proven sender is a known one."""
 
 _TEXT_URL = re.compile(r"https?://[^\s<>\"'\u00a0]{1,2000}", re.IGNORECASE)
 _ANY_ADDRESS = re.compile(r"[^\s<>()\[\],;:\"@]{1,64}@[\w.-]{1,255}")
+_FILE_ELEMENTS = {"qr": "qr", "pdf_link": "pdf", "office_link": "office"}
 _LIST_ID_DOMAIN = re.compile(r"<([^<>\s]{1,255})>\s*$")
 
 
@@ -37,9 +51,13 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A way out of the message: ``raw`` as written, read as a browser would; ``text`` is what the reader sees of it.
+    """A way out of the message: ``raw`` as written; ``text`` is what the reader sees of it.
 
-    ``element`` is ``a``, ``area``, ``form``, or ``text`` for a URL in plain text. ``organisation`` is that of the host.
+    ``url`` is ``raw`` read as a browser would, and as it was before a mail gateway wrapped it; ``target`` is where
+    redirectors that we know pass on to from there, None where there is none.
+
+    ``element`` is ``a``, ``area``, ``form``, ``text`` for a URL in plain text, or how an attached file leads there:
+    ``qr``, ``pdf``, ``office``. ``organisation`` is that of the host.
     """
 
     raw: str
@@ -49,6 +67,17 @@ class Link:
     element: str
     image: bool
     hidden: bool
+    target: Url | None = None
+
+    @property
+    def clickable(self) -> bool:
+        """Whether it leads to a host, and the sender made it a link rather than wrote it out."""
+        return self.element != "text" and bool(self.url.host)
+
+    @property
+    def destinations(self) -> tuple[Url, ...]:
+        """Every page that following it asks for: the first, and the one that a redirector passes on to."""
+        return (self.url,) if self.target is None else (self.url, self.target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +88,10 @@ class ThreatContext:
     ``text`` is what the reader sees (HTML if there is any, else plain text). ``own_organisation`` is "" where the
     account itself lives at a free mail service, for there a shared domain means nothing. ``by_list`` says that the
     message comes from a mailing list whose own server is authenticated.
+
+    ``people`` are those of the account's own house who may be impersonated, one entry for each address of theirs (""
+    where none was told). ``own_domains`` are the organisational domains that are its own: ``own_organisation``, if any,
+    and those that were configured.
     """
 
     message: ParsedMessage
@@ -76,6 +109,9 @@ class ThreatContext:
     files: tuple[AttachedFile, ...]
     own: str
     own_organisation: str
+    history: SenderHistory
+    people: tuple[Address, ...] = ()
+    own_domains: frozenset[str] = frozenset()
 
     @property
     def authenticated(self) -> bool:
@@ -83,21 +119,57 @@ class ThreatContext:
         return self.authentication.aligned
 
     @property
+    def vouched(self) -> bool:
+        """Authentication speaks for the sender: proven, and not by a service where anybody gets an address, unless
+        this one is known."""
+        return self.authenticated and (self.sender.organisation not in FREE_MAIL or self.familiar)
+
+    @property
+    def familiar(self) -> bool:
+        """A proven sender whom the account has written to, or had mail from often."""
+        return self.authenticated and (self.history.sent > 0 or self.history.received >= FAMILIAR_FROM)
+
+    @property
     def relations(self) -> frozenset[str]:
         """Organisations that this message is proven to come from, and that of From if aligned."""
         return self.authentication.passed_for
 
+    @property
+    def unproven(self) -> bool:
+        """The account's own server looked, and nothing proves the sender; no mailing list explains it."""
+        return self.authentication.known and not self.authenticated and not self.by_list
 
-def prepare(message: ParsedMessage, *, own_address: str = "", authserv_id: str | None = None) -> ThreatContext:
+    def is_foreign(self, organisation: str) -> bool:
+        """Whether a host's organisation is neither the sender's (said or proven) nor the account's own."""
+        known = (self.sender.organisation, self.own_organisation)
+        return bool(organisation) and organisation not in known and organisation not in self.relations
+
+
+def prepare(
+    message: ParsedMessage,
+    *,
+    own_address: str = "",
+    authserv_id: str | None = None,
+    history: SenderHistory = NO_HISTORY,
+    read_inside: ReadInside = read_nothing,
+    people: Iterable[Address] = (),
+    own_domains: Iterable[str] = (),
+    signatures: Iterable[str] = (),
+) -> ThreatContext:
     """Prepare a message for the detectors. ``own_address`` is the account's; ``authserv_id`` names whose results we
-    trust."""
+    trust; ``read_inside`` reads attached files and is all that may take long here. ``people`` and ``own_domains`` are
+    as configured; ``signatures`` are the domains whose DKIM signatures were found to hold."""
     senders = _parties(message.summary.from_)
     sender = _sender(message, senders)
     authentication = read_authentication(message, authserv_id, sender.domain)
+    authentication = with_signatures(authentication, signatures, sender.domain)
     html = read_html(message.text_html)
     plain = message.text_plain[:MAX_TEXT_CHARS]
     own = own_address.strip().lower()
     own_organisation = organisation_of(mail_domain(own)) if own else ""
+    own_organisation = "" if own_organisation in FREE_MAIL else own_organisation
+    attached = (*message.attachments[:MAX_FILES], *pictures_in(html.data_images))
+    files = tuple(inspect(attachment, read_inside) for attachment in attached)
     return ThreatContext(
         message=message,
         sender=sender,
@@ -110,10 +182,13 @@ def prepare(message: ParsedMessage, *, own_address: str = "", authserv_id: str |
         subject=message.summary.subject[:1_000],
         html=html,
         text=html.visible[:MAX_TEXT_CHARS] if message.text_html.strip() else tidy_lines(plain),
-        links=tuple(_links(html, plain)),
-        files=tuple(inspect(attachment) for attachment in message.attachments[:MAX_FILES]),
+        links=(*_links(html, plain), *_file_links(files)),
+        files=files,
         own=own,
-        own_organisation="" if own_organisation in FREE_MAIL else own_organisation,
+        own_organisation=own_organisation,
+        history=history,
+        people=tuple(people),
+        own_domains=frozenset(filter(None, (own_organisation, *map(organisation_of, map(clean_host, own_domains))))),
     )
 
 
@@ -143,21 +218,26 @@ def _parties(addresses: Iterable[Address]) -> tuple[Party, ...]:
 def _is_by_list(message: ParsedMessage, authentication: Authentication) -> bool:
     """A mailing list re-sends the mail of others, so From is not aligned; but the list's own domain passes.
 
-    RFC 2919 §2: a List-Id lies under the domain of its owner. A List-Id nobody authenticated proves nothing.
+    RFC 2919 §2: a List-Id lies under the domain of its owner. A List-Id nobody authenticated proves nothing, and where
+    From is aligned itself it explains nothing: newsletters have one too. A list that writes itself into From so that
+    DMARC passes says where its members write to (RFC 2369 §3.4).
     """
     field = message.header("List-Id")
     match = _LIST_ID_DOMAIN.search(field[:1_000]) if field else None
     if match is None:
+        return False
+    if authentication.aligned and "<mailto:" not in (message.header("List-Post") or "")[:1_000].lower():
         return False
     return organisation_of(clean_host(match.group(1))) in authentication.passed_for
 
 
 def _links(html: HtmlText, plain: str) -> list[Link]:
     links: list[Link] = []
-    for one in html.links[:MAX_LINKS]:
-        url = parse_url(one.target)
-        if url is not None:
-            links.append(Link(one.target, url, url.organisation, one.text, one.element, one.image, one.hidden))
+    # What somebody sees first: a heap of other links would keep it out.
+    for one in sorted(html.links, key=lambda one: one.hidden or not (one.text or one.image))[:MAX_LINKS]:
+        link = _link(one.target, one.text, one.element, image=one.image, hidden=one.hidden)
+        if link is not None:
+            links.append(link)
     seen = {link.raw for link in links}
     for match in _TEXT_URL.finditer(plain):
         if len(links) >= MAX_LINKS:
@@ -166,7 +246,26 @@ def _links(html: HtmlText, plain: str) -> list[Link]:
         if raw in seen:
             continue
         seen.add(raw)
-        url = parse_url(raw)
-        if url is not None and url.host:
-            links.append(Link(raw, url, url.organisation, raw, "text", image=False, hidden=False))
+        link = _link(raw, raw, "text")
+        if link is not None and link.url.host:
+            links.append(link)
     return links
+
+
+def _link(raw: str, text: str, element: str, *, image: bool = False, hidden: bool = False) -> Link | None:
+    url = parse_url(raw)
+    if url is None:
+        return None
+    url = behind_gateways(url)
+    return Link(raw, url, url.organisation, text, element, image, hidden, redirect_target(url))
+
+
+def _file_links(files: Iterable[AttachedFile]) -> list[Link]:
+    """Where attached files lead; a URL that merely stands in a file's text is ``text``, as in a message."""
+    links: dict[tuple[str, str], Link] = {}
+    for target in islice((target for file in files for target in file.inside.targets), MAX_FILE_LINKS):
+        element = _FILE_ELEMENTS.get(target.origin, "text")
+        link = _link(target.url, "", element, image=target.origin == "qr")
+        if link is not None and link.url.host:
+            links.setdefault((element, target.url), link)
+    return list(links.values())

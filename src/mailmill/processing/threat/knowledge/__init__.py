@@ -1,0 +1,1 @@
+"""What detectors know: lists. Data only."""

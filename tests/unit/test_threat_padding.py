@@ -1,0 +1,140 @@
+"""Family padding, and what cannot be pushed out of sight: bodies, links and files behind a heap of nothing."""
+
+from __future__ import annotations
+
+import pytest
+from threat_mail import OWN, SERVER, context, found, mail, verdict
+
+from mailmill.message_parser import ParsedMessage, parse_message
+from mailmill.processing.html_text import MAX_HTML_CHARS, MAX_LINKS, MAX_NODES, read_html
+from mailmill.processing.threat.context import MAX_FILES
+
+LETTER = "<p>The boats are painted.</p><a href='https://tide-tables.example/x'>Tide tables</a>"
+LONG = "".join(f"<p>The plan for pier {number} is ready and its boats are painted.</p>" for number in range(50))
+HEAPS = (
+    "<!--" + "x" * MAX_HTML_CHARS + "-->",
+    "<style>" + ".x{color:red}" * (MAX_HTML_CHARS // 12) + "</style>",
+    " " * MAX_HTML_CHARS,
+    "<div hidden>" + "tides and boats " * (MAX_HTML_CHARS // 15) + "</div>",
+)
+
+
+def parts(count: int, kind: str = "text/plain", name: str = "") -> ParsedMessage:
+    head = f"From: lena@meadow-farm.com\nTo: {OWN}\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n"
+    disposition = f"Content-Disposition: attachment; filename={name}\n" if name else ""
+    return parse_message((head + f"--b\nContent-Type: {kind}\n{disposition}\nx\n" * count + "--b--\n").encode())
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        *HEAPS,
+        "<i></i>" * MAX_NODES,
+        "<a href=https://x.example></a>" * (MAX_LINKS + 1),
+    ],
+    ids=["comment", "style", "blanks", "hidden", "elements", "links"],
+)
+def test_padded_text(html: str) -> None:
+    assert found(mail(html=html + LETTER), "padding") == {"padding.text"}
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        LONG + " " * MAX_HTML_CHARS,  # a long letter
+        LETTER + "<img src='data:image/png;base64," + "A" * (MAX_HTML_CHARS // 2) + "'>",
+        "<a href=https://x.example>read on</a>" * (MAX_LINKS - 1),
+        "<div>" * 200 + LETTER,  # an answer to an answer to an answer …
+        "",
+    ],
+    ids=["long", "picture", "digest", "thread", "plain"],
+)
+def test_text_that_is_not_padded(html: str) -> None:
+    assert found(mail(html=html, text="" if html else "x " * 500_000), "padding") == set()
+
+
+def test_padded_structure() -> None:
+    assert found(parts(2_100), "padding") == {"padding.structure"}
+    assert found(mail(headers=tuple(f"X-{number}: {'x' * 900}" for number in range(400))), "padding") == {
+        "padding.structure"
+    }
+    nested = "".join(f"--b{level}\nContent-Type: multipart/mixed; boundary=b{level + 1}\n\n" for level in range(50))
+    message = parse_message(f"Content-Type: multipart/mixed; boundary=b0\n\n{nested}--b50\n\nx\n".encode())
+    assert found(message, "padding") == {"padding.structure"}
+
+
+def test_structure_that_is_not_padded() -> None:
+    assert found(parts(300), "padding") == set()
+    assert found(mail(headers=tuple(f"X-{number}: {'x' * 900}" for number in range(100))), "padding") == set()
+    assert found(parse_message(b"From: lena@meadow-farm.com\n\n" + b"--\n" * 1_000), "padding") == set()
+
+
+def test_padded_files() -> None:
+    for kind, name in (("application/octet-stream", "a.bin"), ("image/png", "a.png"), ("text/plain", "a.txt")):
+        assert found(parts(MAX_FILES + 1, kind, name), "padding") == {"padding.files"}
+
+
+def test_files_that_are_not_padding() -> None:
+    assert found(parts(MAX_FILES, "image/png", "a.png"), "padding") == set()
+    assert found(parts(MAX_FILES + 50, "message/rfc822"), "padding") == set()
+    assert found(mail(text="See you on Monday."), "padding") == set()
+
+
+@pytest.mark.parametrize("heap", HEAPS, ids=["comment", "style", "blanks", "hidden"])
+def test_the_end_of_a_body_is_read(heap: str) -> None:
+    text = read_html(heap + LETTER)
+    assert text.truncated
+    assert text.visible.endswith("The boats are painted.\nTide tables")
+    assert [link.target for link in text.links] == ["https://tide-tables.example/x"]
+
+
+def test_what_is_nested_too_deeply_is_read_flat() -> None:
+    text = read_html("<div>" * 50_000 + LETTER + "<form action=https://x.example><input type=password></form>")
+    assert text.visible == "The boats are painted.\nTide tables"
+    assert [link.element for link in text.links] == ["a", "form"]
+    assert text.password_fields == 1
+
+
+@pytest.mark.parametrize(
+    "heap",
+    [
+        "<a href=https://x.example></a>" * 2 * MAX_LINKS,
+        "<div hidden>" + "<a href=https://x.example>x</a>" * 2 * MAX_LINKS + "</div>",
+        "<a href=https://x.example></a>" * (MAX_LINKS - 1),  # fewer than are kept of a body, more than of a message
+    ],
+    ids=["empty", "hidden", "few"],
+)
+def test_links_that_somebody_sees_are_not_kept_out(heap: str) -> None:
+    seen = {link.url.host for link in context(mail(html=heap + LETTER)).links}
+    assert "tide-tables.example" in seen
+
+
+def test_links_that_somebody_sees_are_bounded() -> None:
+    assert len(read_html("<a href=https://x.example>x</a>" * 2 * MAX_LINKS).links) == MAX_LINKS
+
+
+LURE = (
+    "<p>Dear customer, your account has been suspended. Please verify your password within 24 hours.</p>"
+    "<a href='https://paypal-login.lagoon-files.xyz/x'>https://www.paypal.com/signin</a>"
+)
+REFUSED = "spf=fail smtp.mailfrom={d}; dkim=none; dmarc=fail (p=reject) header.from={d}"
+FORGED = f"Authentication-Results: {SERVER}; spf=pass smtp.mailfrom=paypal.com; dmarc=pass header.from=paypal.com"
+
+
+@pytest.mark.parametrize(
+    ("html", "headers"),
+    [
+        (LURE, ()),
+        (LURE, (FORGED,)),
+        (LURE, ("From: Lena Ott <lena@meadow-farm.com>",)),
+        (LURE, ("List-Id: <crew.paypal.com>", "List-Post: <mailto:crew@paypal.com>")),
+        (LURE, ("In-Reply-To: <1@meadow-farm.com>", "References: <1@meadow-farm.com>")),
+        ("<div hidden>" + LONG + "</div>" + LURE, ()),
+        *((heap + LURE, ()) for heap in HEAPS),
+        ("<div>" * 3_000 + LURE, ()),
+        ("<a href=https://x.example></a>" * 2 * MAX_LINKS + LURE, ()),
+    ],
+)
+def test_no_trick_makes_it_less_than_malicious(html: str, headers: tuple[str, ...]) -> None:
+    message = mail("PayPal <service@paypal.com>", subject="Your account", html=html, results=REFUSED, headers=headers)
+    assert verdict(message) == "malicious"
