@@ -12,7 +12,7 @@ import pytest
 
 from harness.patience import eventually
 from mailmill.errors import ConfigurationError
-from mailmill.model import Backlog, Endpoint, EventName, Tls
+from mailmill.model import Address, Backlog, Endpoint, EventName, Tls
 from mailmill.settings import (
     AccountSettings,
     Role,
@@ -481,6 +481,58 @@ def test_secret_from_a_variable(config: Path) -> None:
     with pytest.raises(ConfigurationError, match="wants 'whsec_'") as caught:
         secret_of("hook", hook, {"HOOK": PASSWORD})
     assert PASSWORD not in str(caught.value)
+
+
+# -- the threat engine ------------------------------------------------------------------------------------------------
+
+THREAT = """
+[threat]
+scoring_file = "own/scoring.toml"
+yara_rules = ["rules", "/etc/yara/mail.yar"]
+allow = ["partner.example"]
+block_files = ["~/blocked.txt"]
+people = ["Dana Harbour <dana@harbour.example, D.Harbour@mail.example>", "José Ortega"]
+domains = ["harbour.example"]
+verify_dkim = true
+"""
+
+
+def test_the_threat_engines_section(config: Path) -> None:
+    threat = load(config, THREAT).threat
+    assert threat.scoring_file == config.parent / "own/scoring.toml"
+    assert threat.yara_rules == (config.parent / "rules", Path("/etc/yara/mail.yar"))
+    assert threat.block_files == (config.parent / "blocked.txt",)
+    assert threat.persons == (
+        Address("Dana Harbour", "dana@harbour.example"),
+        Address("Dana Harbour", "d.harbour@mail.example"),
+        Address("José Ortega", ""),
+    )
+    assert (threat.inspect_files, threat.verify_dkim, threat.domains) == (True, True, ("harbour.example",))
+    assert load(config).threat.allow == () and load(config).threat.inspect_files
+
+
+def test_an_account_has_lists_of_its_own(config: Path) -> None:
+    account = load(config, ACCOUNT + "[accounts.work.threat]\nallow_files = ['a.txt']\npeople = ['Dana Harbour']\n")
+    assert account.accounts["work"].threat.allow_files == (config.parent / "a.txt",)
+    refused(config, ACCOUNT + "[accounts.work.threat]\nscoring_file = 'a.toml'\n")
+
+
+def test_paths_of_rules_in_the_environment(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config.parent)
+    threat = load(config, MAILMILL_THREAT__YARA_RULES="a.yar, /b.yar", MAILMILL_THREAT__INSPECT_FILES="false").threat
+    assert threat.yara_rules == (config.parent / "a.yar", Path("/b.yar")) and not threat.inspect_files
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "x", "dana@harbour.example", "<dana@harbour.example>", "Dana <dana>", "Dana Harbour <a@b> x"]
+)
+def test_a_person_without_a_name_is_refused(config: Path, entry: str) -> None:
+    assert "threat.people" in str(refused(config, f"[threat]\npeople = [{entry!r}]\n"))
+
+
+@pytest.mark.parametrize("value", ["['']", "'a.yar'", "[1]"])
+def test_rules_are_a_list_of_paths(config: Path, value: str) -> None:
+    assert "threat.yara_rules" in str(refused(config, f"[threat]\nyara_rules = {value}\n"))
 
 
 # -- the reference page -----------------------------------------------------------------------------------------------

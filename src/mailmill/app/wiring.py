@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from mailmill.alerts.rules import Destination
+from mailmill.app.believed_server import believed_server
+from mailmill.app.threat_options import threat_options
 from mailmill.errors import MailmillError
 from mailmill.imap import providers
 from mailmill.imap.connection import ConnectionSettings, ImapConnection
@@ -19,9 +21,8 @@ from mailmill.imap.providers import Provider
 from mailmill.imap.tls import is_loopback
 from mailmill.model import Credentials, Endpoint
 from mailmill.processing import registry
-from mailmill.processing.builtin import BUILTIN
+from mailmill.processing.builtin import builtin_processors
 from mailmill.processing.registry import Processor
-from mailmill.processing.threat.hosts import organisation_of
 from mailmill.settings import AccountSettings, Settings, check_processor_names, password_of, secret_of
 from mailmill.store.blob_marker import prove_place
 from mailmill.store.blobs import BlobStore
@@ -51,12 +52,8 @@ class ConfiguredAccount:
 
     @property
     def authserv_id(self) -> str | None:
-        """Whose Authentication-Results are believed: as configured, as known of the provider, else any host of the
-        organisation that runs the IMAP server (RFC 8601 §5: it removes forged ones at its border).
-        """
-        organisation = organisation_of(self.endpoint.host)
-        learned = f"*.{organisation}" if organisation else None
-        return self.settings.authserv_id or self.provider.authserv_id or learned
+        """Whose Authentication-Results are believed."""
+        return believed_server(self.settings)
 
     def mark_text(self) -> str:
         """What changes when the way in changes: the text whose keyed hash tells old credentials from new."""
@@ -201,7 +198,9 @@ async def _open(endpoint: Endpoint, settings: ConnectionSettings, credentials: C
 def processors(settings: Settings) -> list[Processor]:
     """The processors to run: the built-in ones that are enabled, and the user's own."""
     own = registry.load(settings.processors.import_)
-    available = {processor.name: processor for processor in (*BUILTIN, *own)}
+    # Also where `threat` is not enabled: what is wrong with the configuration is told at the start.
+    builtin = builtin_processors(threat_options(settings))
+    available = {processor.name: processor for processor in (*builtin, *own)}
     check_processor_names(settings, set(available))
     enabled = {*settings.processors.enabled, *(processor.name for processor in own)}
     overrides = settings.processors.overrides

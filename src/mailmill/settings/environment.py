@@ -97,13 +97,13 @@ def _with_real_name(parts: tuple[str, ...], known_names: Mapping[str, Collection
 def _convert(path: tuple[str, ...], value: str) -> Any:
     key = find_key(path)
     wants = key.wants if key else "value"
-    opener = {"list": "[", "table": "{", "named": "{"}.get(wants)
+    opener = {"list": "[", "paths": "[", "table": "{", "named": "{"}.get(wants)
     if opener and value.lstrip().startswith(opener):
         try:
             return json.loads(value)
         except ValueError:
             return value
-    if wants == "list":
+    if wants in ("list", "paths"):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 

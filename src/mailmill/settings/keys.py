@@ -23,8 +23,8 @@ _SECRET_BY_USE = frozenset({"password_command", "url"})
 class Key:
     """One key. ``path`` has ``NAME`` where the user's own name stands.
 
-    ``wants`` is ``"value"``, ``"path"`` (of a file or folder), ``"list"``, ``"table"``, or ``"named"`` (a table of
-    tables that the user names). ``secret``: what stands there is never shown.
+    ``wants`` is ``"value"``, ``"path"`` (of a file or folder), ``"list"``, ``"paths"`` (a list of such), ``"table"``,
+    or ``"named"`` (a table of tables that the user names). ``secret``: what stands there is never shown.
     """
 
     path: tuple[str, ...]
@@ -88,7 +88,7 @@ def _describe(annotation: Any) -> tuple[type[BaseModel] | None, str, bool]:
     if origin in (Union, UnionType):
         return next(_describe(part) for part in get_args(annotation) if part is not type(None))
     if origin is tuple:
-        return None, "list", False
+        return None, "paths" if _describe(get_args(annotation)[0])[1] == "path" else "list", False
     if origin is dict:
         return _describe(get_args(annotation)[1])[0], "named", False
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -203,9 +203,13 @@ def _absolute_paths(
     for path, table in _leaves(merged, ()):
         value = table[path[-1]]
         key = find_key(path)
+        base = here if file is None or path in origins else file.parent
+        if key is not None and key.wants == "paths" and isinstance(value, list):
+            table[path[-1]] = [
+                str(_expand(one, base, environ)) if isinstance(one, str) and one else one for one in value
+            ]
         if key is None or not isinstance(value, str) or not value:
             continue
-        base = here if file is None or path in origins else file.parent
         if key.wants == "path":
             table[path[-1]] = str(_expand(value, base, environ))
         elif path == ("service", "database_url"):
@@ -309,6 +313,7 @@ def _finish(sections: Sections, environ: Mapping[str, str], file: Path | None, w
         accounts=sections.accounts,
         destinations=sections.destinations,
         processors=sections.processors,
+        threat=sections.threat,
         ai=sections.ai,
         master_key=SecretStr(key) if key else None,
         config_file=file,

@@ -26,10 +26,14 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from mailmill.model import Backlog, Endpoint, EventName, Tls
+from mailmill.model import Address, Backlog, Endpoint, EventName, Tls
 from mailmill.settings.blob_urls import BlobUrl, parse_blob_url
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# A name, then addresses in angle brackets or none. No two repeats can match the same text.
+PERSON_PATTERN = re.compile(
+    r"[^<>@,;]{2,100}(?:<[^<>@,\s]{1,64}@[^<>@,\s]{1,255}(?:,\s?[^<>@,\s]{1,64}@[^<>@,\s]{1,255}){0,9}>)?"
+)
 NAME_RULE = "1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or digit"
 COMING_DESTINATIONS = ("slack", "smtp", "apprise")
 COMING_EVENTS = frozenset({"messageSent", "messageDeliveryError", "messageBounce"})
@@ -250,6 +254,55 @@ class ServiceSettings(Section):
         return self.data_dir / "mailmill.sock"
 
 
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("wants a path, not nothing")
+    return value
+
+
+Paths = Annotated[tuple[Annotated[Path, BeforeValidator(_not_empty)], ...], AfterValidator(_distinct)]
+
+
+def _person(entry: str) -> str:
+    if not PERSON_PATTERN.fullmatch(entry):
+        raise ValueError(
+            f"wants a name, or a name and addresses as in 'Dana Harbour <dana@example.org>', found {entry!r}"
+        )
+    return entry
+
+
+class OwnWordsSettings(Section):
+    """``[accounts.NAME.threat]``: what the user says of own people and of other people's addresses, for one account.
+
+    What an entry of ``allow`` and ``block`` may be is checked where the engine is built, with that of the files.
+    """
+
+    allow: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = ()
+    allow_files: Paths = ()
+    block: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = ()
+    block_files: Paths = ()
+    people: Annotated[tuple[Annotated[Text, AfterValidator(_person)], ...], AfterValidator(_distinct)] = ()
+    domains: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = ()
+
+    @property
+    def persons(self) -> tuple[Address, ...]:
+        """``people``, one entry for each address; "" where none was given."""
+        found = []
+        for entry in self.people:
+            name, _, addresses = entry.removesuffix(">").partition("<")
+            found += [Address(name.strip(), address.strip().lower()) for address in addresses.split(",")]
+        return tuple(found)
+
+
+class ThreatSettings(OwnWordsSettings):
+    """``[threat]``: the threat engine, for all accounts."""
+
+    scoring_file: Path | None = None
+    yara_rules: Paths = ()
+    inspect_files: bool = True
+    verify_dkim: bool = False
+
+
 class PoolSettings(Section):
     """``[accounts.NAME.pool]``: connections to this account's server."""
 
@@ -316,6 +369,7 @@ class AccountSettings(Section):
     authserv_id: Text | None = None
     pool: PoolSettings = PoolSettings()
     retention: RetentionSettings = RetentionSettings()
+    threat: OwnWordsSettings = OwnWordsSettings()
     imap: ImapSettings
     username: Text
     password: Secret | None = None
@@ -484,6 +538,7 @@ class Sections(Section):
     accounts: Annotated[dict[str, AccountSettings], BeforeValidator(_account_names)] = {}
     destinations: Annotated[dict[str, DestinationSettings], BeforeValidator(_account_names)] = {}
     processors: ProcessorsSettings = ProcessorsSettings()
+    threat: ThreatSettings = ThreatSettings()
     ai: AiSettings = AiSettings()
 
 

@@ -39,7 +39,16 @@ def doctor(context: typer.Context, json: JsonOption = False) -> int:
 
 
 async def _look(invocation: Invocation) -> list[Check]:
-    from mailmill.cli.diagnosis import findings, machine, master_key, network, postgres, raw_messages, storage
+    from mailmill.cli.diagnosis import (
+        findings,
+        machine,
+        master_key,
+        network,
+        postgres,
+        raw_messages,
+        storage,
+        threat_rules,
+    )
     from mailmill.cli.service_client import open_client, service_runs
     from mailmill.settings import load_settings
 
@@ -51,6 +60,7 @@ async def _look(invocation: Invocation) -> list[Check]:
     source = str(settings.config_file or "environment and defaults (no file)")
     checks.append(findings.ok("Configuration", source))
     checks += [findings.warn("Configuration", warning) for warning in settings.warnings]
+    checks += await asyncio.to_thread(threat_rules.look, settings)
     try:
         runs = await service_runs(settings.service.socket_path)
     except MailmillError as error:
