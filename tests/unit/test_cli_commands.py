@@ -219,6 +219,21 @@ def test_message(run: Run) -> None:
     assert run("message", "read", "7", "--raw", "--json")[0] == 2
 
 
+@pytest.mark.parametrize("options", [(), ("--json",), ("--html",)])
+def test_text_addressed_to_an_assistant_is_warned_of(
+    run: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    assert "assistant" not in run("message", "read", "7", *options)[2]
+    reasons = ["It gives instructions \x1b[31m."]
+    monkeypatch.setitem(DETAIL, "threat", DETAIL["threat"] | {"reasons": reasons, "promptInjection": True})
+    code, out, err = run("message", "read", "7", *options)
+    assert code == 0 and "warning: this message holds text addressed to an assistant" in err
+    if options == ("--json",):
+        assert json.loads(out)["threat"]["promptInjection"] is True
+    if not options:
+        assert "  It gives instructions ␛[31m.\n" in out
+
+
 def test_a_message_with_html_alone_is_read_all_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DETAIL, "text", {"plain": "", "html": "<p>Hello <b>there</b></p>", "hasMore": False})
     code, out, err = run("message", "read", "7")
@@ -240,7 +255,11 @@ def test_raw_is_byte_for_byte_in_a_pipe_and_harmless_on_a_terminal(
     capfdbinary: pytest.CaptureFixture[bytes], service: CannedUseCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["message", "read", "7", "--raw"]) == 0
-    assert capfdbinary.readouterr().out == SOURCE
+    assert capfdbinary.readouterr() == (SOURCE, b"")
+    monkeypatch.setitem(DETAIL, "threat", {"promptInjection": True})
+    assert main(["message", "read", "7", "--raw"]) == 0
+    piped = capfdbinary.readouterr()
+    assert piped.out == SOURCE and b"addressed to an assistant" in piped.err
     monkeypatch.setattr("mailmill.cli.output.Output.on_terminal", True)
     assert main(["message", "read", "7", "--raw"]) == 0
     sys.stdout.flush()

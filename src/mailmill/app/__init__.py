@@ -10,4 +10,8 @@ what is too old, ``removal`` whole accounts · ``maintenance`` checks and backs 
 ``figures`` counts rows, once for all who ask within a moment · ``metrics`` counts and times, ``scrape`` fills in what
 was counted · ``logs`` is the one stream of log lines · ``access_token`` keeps the administrator's token ·
 ``daemon_threads`` keeps stuck threads from holding the exit · ``demo`` is the service on sample mail.
+
+Mail in files is judged without any of this: ``mail_files`` reads it, ``threat_scanner`` judges one message (by a scope
+that ``threat_scope`` makes of options and settings) and ``threat_explanation`` tells why, ``threat_scan`` judges many
+in child processes, ``threat_evaluation`` measures how good the verdicts are.
 """

@@ -1,9 +1,9 @@
 """The command line: data on stdout, everything else on stderr, the same answers as the HTTP API.
 
-Laws: every command but ``run``, ``demo`` and ``doctor`` speaks HTTP, to the running service through its socket or,
-where none runs, to the application opened in this process: one code path. What mail or a server wrote is made harmless
-(``safe_text``) before it reaches a terminal. Exit codes stand in ``errors`` alone. Heavy modules are imported where
-they are used, so that ``mailmill --help`` and completion answer at once.
+Laws: every command but ``run``, ``demo``, ``doctor`` and ``threat`` speaks HTTP, to the running service through its
+socket or, where none runs, to the application opened in this process: one code path. What mail or a server wrote is
+made harmless (``safe_text``) before it reaches a terminal. Exit codes stand in ``errors`` alone. Heavy modules are
+imported where they are used, so that ``mailmill --help`` and completion answer at once.
 
 ::
 
@@ -17,4 +17,6 @@ they are used, so that ``mailmill --help`` and completion answer at once.
     logs.py            the application's log lines while it runs inside a command
     commands/          one file per command or family of commands
     diagnosis/         what ``doctor`` looks at
+    threat_views.py    verdicts on mail in files: a table, JSON lines, one message explained
+    threat_figures.py  the figures of an evaluation as tables
 """

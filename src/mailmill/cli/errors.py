@@ -69,6 +69,7 @@ EXIT_CODES: Mapping[str, int] = {
     "poolTimeout": TEMPORARY,
     "messageTooLarge": FAILED,
     "processor": FAILED,
+    "peer": FAILED,
     "delivery": FAILED,
     "noAnswer": TEMPORARY,
     "stopping": TEMPORARY,

@@ -30,6 +30,7 @@ from mailmill.cli.commands import (
     run,
     status,
     sync,
+    threat,
     verify,
 )
 from mailmill.cli.invocation import Invocation, invocation_of
@@ -65,6 +66,7 @@ for change in (message_changes.move, message_changes.copy, message_changes.delet
 app.add_typer(message.app, name="message", rich_help_panel=_MAIL)
 app.add_typer(flag.app, name="flag", rich_help_panel=_MAIL)
 app.add_typer(queue.app, name="queue", rich_help_panel=_MAIL)
+app.add_typer(threat.app, name="threat", rich_help_panel=_MAIL)
 app.command("reprocess", rich_help_panel=_MAIL)(reprocess.reprocess)
 
 
@@ -212,7 +214,7 @@ def _usage_error(error: typer.TyperException) -> MailmillError:
     """A wrong command line, in the words of the parser, with the help to ask for."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "mailmill"
-    words = error.format_message().rstrip(".")
+    words = error.format_message().rstrip(".").replace(": Value error, ", ": ")
     return errors.UsageError(words[:1].lower() + words[1:], hint=f"try: {path} --help")
 
 
