@@ -26,22 +26,30 @@ For writing processors::
 
     @processor("invoice", version=1, timeout_seconds=30)
     async def invoice(message, context): ...
+
+A processor that hands mail to a model asks ``mailmill.speaks_to_assistant(message, context)`` first.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mailmill.processing.registry import Context, processor
+    from mailmill.processing.threat.for_assistants import speaks_to_assistant
 
-__all__ = ["Context", "processor"]
+__all__ = ["Context", "processor", "speaks_to_assistant"]
+
+_HOMES = {
+    "Context": "mailmill.processing.registry",
+    "processor": "mailmill.processing.registry",
+    "speaks_to_assistant": "mailmill.processing.threat.for_assistants",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that `import mailmill.imap` alone does not load the store.
-    if name in __all__:
-        from mailmill.processing import registry
-
-        return getattr(registry, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'mailmill' has no attribute {name!r}")

@@ -124,6 +124,14 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
 
+    async def press(self, key: str) -> None:
+        """One key, by its name: ``Enter``, ``Tab``, ``Escape``."""
+        text = {"text": "\r"} if key == "Enter" else {}
+        code = {"Enter": 13, "Tab": 9, "Escape": 27}[key]
+        for kind in ("keyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+            text = {}
+
     async def screenshot(self) -> bytes:
         answer = await self.call("Page.captureScreenshot", format="png")
         return base64.b64decode(answer["data"])

@@ -11,10 +11,12 @@ import pytest
 
 from dashboard.browser import Page, browser
 from dashboard.clients import TOKEN
-from dashboard.fake_use_cases import HOSTILE, FakeUseCases, node
+from dashboard.fake_use_cases import HOSTILE, FakeUseCases, finding, node
 from mailmill.api.access import Access
 from mailmill.api.application import create_app
+from mailmill.api.contract import JsonObject
 from mailmill.api.server import HttpServer, ListenSettings, listening
+from mailmill.processing.threat.engine import FAMILIES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -68,7 +70,8 @@ async def test_the_link_shows_accounts_queue_and_messages(page: Page, service: S
         "Invalid password",
         "3,180 of 5,000",
         "Malicious 91",
-        "Suspicious 48",
+        "Suspicious 66",
+        "Speaks to assistants",
         "Processing failed",
         "129,266",
         "12,408",
@@ -150,14 +153,20 @@ async def test_a_message_opens_with_its_verdict_and_as_text_only(page: Page, ser
     for shown in (
         "Action required: your mailbox will be closed today",
         "Northwind IT Support <it-desk@n0rthwind-accounts.example>",
-        "Malicious, score 91 of 100: 4 findings",
-        "Text differs from target",
+        "Malicious",
+        "This message is very likely an attack.",
+        "Score 91 of 100",
+        "A link shows one domain and leads to another.",
         "the link goes to http://185.203.0.113/nw/login.php",
-        "DMARC failed",
+        "Links · high severity · 32\u00a0points",
+        "Where it comes from · high severity",
         "quota-report.pdf.html",
         HOSTILE.split(">", maxsplit=1)[0],
     ):
         assert shown in text
+    evidence = await page.run("document.querySelector('#panel .findings li:last-child .evidence').textContent")
+    assert evidence.startswith(HOSTILE + " \ufffdtxt.exe\ufffd "), "shown as it is, but what turns text around"
+    assert "addressed to an AI assistant" not in text
     assert await page.run("document.querySelectorAll('img[src=x], #panel script').length") == 0
     assert await page.run("document.title") == "mailmill"
     assert await page.run("location.hash") == "#finance/914"
@@ -165,6 +174,82 @@ async def test_a_message_opens_with_its_verdict_and_as_text_only(page: Page, ser
     await page.run("document.getElementById('panel-close').click()")
     await page.wait_until("!document.getElementById('panel').open && location.hash === ''")
     assert page.problems == []
+
+
+async def _verdict_of(page: Page, service: Service, threat: JsonObject | None) -> str:
+    """The text of the verdict box on the message that this is the result for, all of it folded out."""
+    row = service.fake.message_rows[0]
+    service.fake.threats[row["id"]] = threat
+    await service.enter(page)
+    await page.run("document.querySelector('.message').click()")
+    await page.wait_until("document.querySelector('#panel .verdict-box')")
+    await page.run("document.querySelectorAll('#panel .verdict-box details').forEach(each => each.open = true)")
+    return str(await page.run("document.querySelector('#panel .verdict-box').innerText"))
+
+
+async def test_text_addressed_to_an_assistant_is_warned_of(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.querySelectorAll('.message')[3].click()")
+    await page.wait_until("document.querySelector('#panel .for-assistants')")
+    text = await page.run("document.querySelector('#panel .verdict-box').innerText")
+    for shown in (
+        "Be careful: this message shows signs of deceit.",
+        "This message holds text addressed to an AI assistant.",
+        "It holds an instruction to AI assistants that you cannot see.",
+        "1 remark that counts nothing",
+    ):
+        assert shown in text
+    assert "detector failed" not in text, "folded in"
+    assert page.problems == []
+
+
+async def test_a_result_of_the_first_version_is_shown_without_reasons(page: Page, service: Service) -> None:
+    findings = [finding("links.text_differs_from_target", "high", 38.0, "x"), finding("sender.old", "info", -5.0, "")]
+    text = await _verdict_of(page, service, {"verdict": "suspicious", "score": 44.0, "findings": findings})
+    for shown in ("Score 44 of 100", "Text differs from target", "38\u00a0points", "Old", "−5\u00a0points"):
+        assert shown in text
+    assert page.problems == []
+
+
+async def test_reasons_that_two_findings_share_stand_on_their_own(page: Page, service: Service) -> None:
+    findings = [finding(f"acme.rule_{number}", "high", 90.0 - number, "seen") for number in range(8)]
+    threat = {"verdict": "malicious", "score": 100.0, "findings": findings, "reasons": ["One reason for all."]}
+    text = await _verdict_of(page, service, threat)
+    assert text.count("One reason for all.") == 1
+    assert text.index("One reason") < text.index("Rule 0") < text.index("3 more findings") < text.index("Rule 5")
+
+
+async def test_what_a_clean_verdict_says(page: Page, service: Service) -> None:
+    clean = {"verdict": "clean", "score": 0.0, "findings": [], "reasons": [], "promptInjection": False}
+    assert "Nothing found." in await _verdict_of(page, service, clean)
+    odd = clean | {"score": 18.0, "findings": [finding("sender.false_reply", "low", 18.0, "")], "reasons": ["A reply."]}
+    text = await _verdict_of(page, service, odd)
+    assert "odd, but too few" in text and "1 small thing found" in text and "A reply." in text
+    assert "Not scanned yet" in await _verdict_of(page, service, None)
+    assert page.problems == []
+
+
+async def test_every_family_has_plain_words(page: Page, service: Service) -> None:
+    await service.enter(page)
+    for family in (*FAMILIES, "own_rules", "engine"):
+        words = await page.run(f"import('/static/words.js').then((words) => words.familyWords('{family}'))")
+        assert words != family.replace("_", " ").capitalize() or family in ("sender", "links"), family
+
+
+async def test_the_verdict_can_be_read_by_keyboard(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.querySelectorAll('.message')[3].focus()")
+    await page.press("Enter")
+    await page.wait_until("document.querySelector('#panel .verdict-box details')")
+    await page.press("Tab")
+    assert await page.run("document.activeElement.innerText") == "1 remark that counts nothing"
+    await page.press("Enter")
+    await page.wait_until("document.querySelector('#panel .verdict-box details').open")
+    meter = "document.querySelector('#panel [role=meter]')"
+    assert await page.run(f"{meter}.getAttribute('aria-valuetext')") == "Score 66 of 100"
+    await page.press("Escape")
+    await page.wait_until("!document.getElementById('panel').open")
+    assert "message" in await page.run("document.activeElement.className")
 
 
 async def test_a_message_shows_every_version_s_result_and_what_went_wrong(page: Page, service: Service) -> None:

@@ -49,7 +49,8 @@ class Demo:
 
     def watch_server(self) -> None:
         """Keep hold of the mail server, so that its end is seen also after ours."""
-        [child] = children(self.process.pid)
+        # A process that reads attached files may be there as well.
+        [child] = [one for one in children(self.process.pid) if "inside_child" not in command_line(one)]
         self._server = os.pidfd_open(child)
 
     async def server_ended(self) -> None:
@@ -82,6 +83,12 @@ class Demo:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._server, signal.SIGKILL)
             os.close(self._server)
+
+
+def command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def children(parent: int) -> list[int]:

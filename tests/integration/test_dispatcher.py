@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from standardwebhooks import Webhook
 
 from harness.patience import eventually
-from mailmill.alerts import health, pump, rules, turning
+from mailmill.alerts import health, pump, rendering, rules, turning
 from mailmill.alerts.dispatcher import DEAD_AFTER_SECONDS, Dispatcher
 from mailmill.alerts.envelopes import Envelopes
 from mailmill.alerts.rendering import render
@@ -395,7 +395,7 @@ async def test_results_stand_under_the_names_of_the_contract(mill: Mill) -> None
     values = {
         "summary": {"text": "An invoice.", "method": "extractive"},
         "category": {"category": "receipt", "priority": "normal", "evidence": []},
-        "threat": {"verdict": "clean", "score": 3.0, "findings": [], "reasons": []},
+        "threat": {"verdict": "clean", "score": 3.0, "findings": [], "reasons": ["One."], "promptInjection": False},
         "invoice": {"total": 12},
     }
     async with mill.database.write() as connection:
@@ -413,10 +413,46 @@ async def test_results_stand_under_the_names_of_the_contract(mill: Mill) -> None
     assert [envelope["event"] for envelope in envelopes] == [row.event for row in rows]
     data = next(envelope["data"] for envelope in envelopes if envelope["event"] == "messageProcessed")
     assert (data["summary"], data["category"], data["priority"]) == ("An invoice.", "receipt", "normal")
-    assert data["threat"] == {"verdict": "clean", "score": 3.0, "findings": []}
+    assert data["threat"] == values["threat"]
     assert data["results"] == {"invoice": {"total": 12}}
     new = next(envelope["data"] for envelope in envelopes if envelope["event"] == "messageNew")
     assert "threat" not in new
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        '"}]},"event":"accountDeleted","x":"',
+        "line\r\nwebhook-id: evt_1\r\n\r\n{}",
+        "</script><img src=x onerror=alert(1)>",
+        "\u202etxt.exe\u2028\x00\x1b]0;owned\x07",
+        "\ud83d alone",
+    ],
+)
+async def test_evidence_stays_inside_its_string(mill: Mill, receiver: WebhookReceiver, evidence: str) -> None:
+    finding = {"id": "acme.odd", "family": "acme", "severity": "high", "score": 60.0, "evidence": evidence}
+    threat = {"verdict": "suspicious", "score": 60.0, "findings": [finding], "reasons": [], "promptInjection": True}
+    async with running(mill, hook(receiver.url, events=frozenset({"threatFound"}))):
+        message_id = await mill.arrive()
+        async with mill.database.write() as connection:
+            row = {"message_id": message_id, "processor": "threat", "version": 2, "value": json.dumps(threat)}
+            await connection.execute(insert(result).values(**row, attempts=1, seconds=0.1, finished_at=1.0))
+            found = NewEvent("default", EventName.THREAT_FOUND, 1.0, mill.account_id, "INBOX", message_id=message_id)
+            await event_log.append(connection, [found])
+        request = (await receiver.wait_count(1))[0]
+    envelope = Webhook(SECRET).verify(request.body, request.headers)
+    assert (envelope["event"], envelope["data"]["threat"]) == ("threatFound", threat)
+    assert request.id == envelope["id"]
+
+
+@pytest.mark.parametrize("value", [None, "odd", 3, ["x"]])
+def test_a_threat_result_that_is_none_is_shown_as_none(value: object) -> None:
+    assert rendering.threat(value) is None
+
+
+def test_a_threat_result_of_the_first_version_says_that_nobody_looked_for_the_mark() -> None:
+    shown = rendering.threat({"verdict": "clean", "score": 0.0, "findings": []})
+    assert shown == {"verdict": "clean", "score": 0.0, "findings": [], "reasons": [], "promptInjection": None}
 
 
 async def test_long_text_is_trimmed(mill: Mill) -> None:

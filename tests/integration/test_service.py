@@ -74,11 +74,16 @@ async def test_mail_arrives_is_processed_and_told(
     dovecot: Dovecot, mail_user: str, configure: Callable[..., Path], tmp_path: Path
 ) -> None:
     await dovecot.add_message(mail_user, "INBOX", plain(1))
+    rules = tmp_path / "own.yar"
+    rules.write_text('rule limited { strings: $a = "Subject: Your account" condition: $a and part == "message" }')
     async with WebhookReceiver() as receiver:
         config = configure(
             dovecot,
             mail_user,
             f"""
+[threat]
+yara_rules = ["{rules}"]
+
 [destinations.hook]
 kind = "webhook"
 url = "{receiver.url}"
@@ -113,7 +118,7 @@ events = ["messageNew", "messageProcessed", "threatFound"]
             assert [row["subject"] for row in listing["messages"]] == ["Your account has been limited", "number 1"]
             message_id = listing["messages"][0]["id"]
             detail = await running.get(f"/v1/account/work/message/{message_id}")
-            assert detail["threat"]["findings"]
+            assert "own_rules.yara.limited" in {one["id"] for one in detail["threat"]["findings"]}
             assert set(detail["results"]) == {"threat", "summary", "category"}
             source = await running.http.get(f"/v1/account/work/message/{message_id}/source")
             assert source.content == PHISHING

@@ -10,6 +10,9 @@ from mailmill.app import views
 from mailmill.app.access_token import ensure_token
 from mailmill.app.metrics import AccountGauge, BacklogGauge, FleetGauge, Metrics, QueueGauge, Snapshot
 from mailmill.errors import CommandError, StoreError
+from mailmill.message_parser import parse_message
+from mailmill.store.blobs import BlobRef
+from mailmill.store.message_queries import ListedMessage, MessageRow, ResultRow
 from mailmill.sync.report import PassReport
 
 CONTRACT_KEYS = {
@@ -44,6 +47,49 @@ def test_a_pass_report_has_the_contract_s_keys() -> None:
     shown = views.pass_report(report)
     assert shown["error"]["code"] == "command"
     assert "'Lists'" in shown["error"]["message"]
+
+
+FINDING = {"id": "links.shortener", "family": "links", "severity": "low", "score": 12.0, "evidence": "<b>x</b>"}
+THREAT = {"verdict": "clean", "score": 12.0, "findings": [FINDING], "reasons": ["Short."], "promptInjection": True}
+
+MESSAGE = MessageRow(
+    id=7,
+    account_id=1,
+    account="work",
+    email_id=None,
+    x_gm_msgid=None,
+    thread_id=None,
+    size_bytes=10,
+    internal_date=1.0,
+    date_header=None,
+    subject="Hello",
+    from_name="",
+    from_address="a@example.org",
+    message_id_header="",
+    in_reply_to="",
+    historical=False,
+    stored_at=1.0,
+    processed_at=None,
+    deleted_at=None,
+    raw_expired_at=None,
+    status="completed",
+    blob=BlobRef(b"", "", 0, 0),
+)
+
+
+def test_a_listing_carries_the_mark_and_the_reasons_but_no_stranger_s_evidence() -> None:
+    shown = views.listed_message(ListedMessage(MESSAGE, None, {"threat": THREAT}))
+    assert shown["threat"] == {"verdict": "clean", "score": 12.0, "reasons": ["Short."], "promptInjection": True}
+    assert views.listed_message(ListedMessage(MESSAGE, None, {}))["threat"] is None
+
+
+def test_a_message_carries_all_of_its_threat_result_of_the_newest_version() -> None:
+    old = {"verdict": "malicious", "score": 90.0, "findings": []}
+    results = [ResultRow("threat", version, value, 1, 0.1, 1.0) for version, value in ((2, THREAT), (1, old))]
+    shown = views.message_detail(MESSAGE, [], results, [], parse_message(b""), "", html_cut=False)
+    assert shown["threat"] == THREAT
+    shown = views.message_detail(MESSAGE, [], results[1:], [], parse_message(b""), "", html_cut=False)
+    assert shown["threat"] == old | {"reasons": [], "promptInjection": None}, "nobody looked: that is no False"
 
 
 def test_metrics_show_what_was_observed() -> None:

@@ -12,7 +12,7 @@ from mailmill.processing.category import categorize
 from mailmill.processing.threat.engine import scan
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
-VERDICTS = {"phishing": "malicious", "attachment": "malicious", "giftcards": "suspicious"}
+VERDICTS = {"phishing": "malicious", "attachment": "malicious", "giftcards": "malicious"}
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)

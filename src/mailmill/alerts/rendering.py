@@ -141,6 +141,23 @@ def attachment(part: Attachment) -> dict[str, Any]:
     }
 
 
+def threat(value: Any) -> dict[str, Any] | None:
+    """What the processor ``threat`` returned, as the contract has it: ``{"verdict", "score", "findings", "reasons",
+    "promptInjection"}``; None for what is none.
+
+    Results of its version 1 have no ``promptInjection``, since nobody looked: None, which is not False.
+    """
+    if not isinstance(value, dict):
+        return None
+    return {
+        "verdict": value.get("verdict"),
+        "score": value.get("score"),
+        "findings": value.get("findings") or [],
+        "reasons": value.get("reasons") or [],
+        "promptInjection": value.get("promptInjection"),
+    }
+
+
 def bare_envelope(row: EventRow, account_name: str | None) -> dict[str, Any]:
     """What the row itself says; ``data`` is what was recorded with the event, and the id of its message."""
     envelope: dict[str, Any] = {
@@ -193,7 +210,7 @@ async def _results(connection: AsyncConnection, message_id: int) -> dict[str, An
             shown.setdefault("category", value.get("category"))
             shown.setdefault("priority", value.get("priority"))
         elif result.processor == "threat" and isinstance(value, dict):
-            shown.setdefault("threat", {name: value.get(name) for name in ("verdict", "score", "findings")})
+            shown.setdefault("threat", threat(value))
         else:
             own.setdefault(result.processor, value)
     return {**shown, "results": own} if own else shown

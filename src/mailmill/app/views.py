@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mailmill.alerts.rendering import addresses, attachment
+from mailmill.alerts.rendering import addresses, attachment, threat
 from mailmill.alerts.rendering import iso_time as iso
 from mailmill.errors import MailmillError
 from mailmill.message_parser import ParsedMessage
@@ -194,7 +194,7 @@ def message_detail(
             }
             for row in work
         ],
-        "threat": values.get("threat"),
+        "threat": threat(values.get("threat")),
     }
 
 
@@ -218,9 +218,9 @@ def work_row(row: WorkRow) -> JsonObject:
 
 
 def _threat_short(value: Any) -> JsonObject | None:
-    if not isinstance(value, Mapping):
-        return None
-    return {"verdict": value.get("verdict"), "score": value.get("score")}
+    """Without the findings, whose evidence is a stranger's text, and a page has up to 500 of them."""
+    shown = threat(value)
+    return {name: each for name, each in shown.items() if name != "findings"} if shown else None
 
 
 def _field(value: Any, name: str) -> Any:

@@ -3,7 +3,8 @@
 import { coalesced, get } from "./client.js";
 import { byId, h, show } from "./dom.js";
 import { openMessage } from "./panel.js";
-import { addressWords, exactly, humanise, since, statusWords, verdictWords } from "./words.js";
+import { FOR_ASSISTANTS } from "./verdict.js";
+import { addressWords, exactly, humanise, neutral, since, statusWords, verdictSentence, verdictWords } from "./words.js";
 
 const PAGE = 30;
 const MOST = 300;
@@ -67,20 +68,21 @@ function row(message) {
       h(
         "span",
         { class: "sender" },
-        h("b", {}, from?.name || from?.address || "Unknown sender"),
-        from?.name ? h("span", {}, from.address) : null,
+        h("b", {}, neutral(from?.name || from?.address) || "Unknown sender"),
+        from?.name ? h("span", {}, neutral(from.address)) : null,
       ),
       h("time", { datetime: message.date, title: exactly(message.date) }),
-      h("span", { class: "subject", title: addressWords(from) }, message.subject || "(no subject)"),
+      h("span", { class: "subject", title: addressWords(from) }, neutral(message.subject) || "(no subject)"),
       h(
         "span",
-        { class: "verdict pill", "data-tone": tone },
+        { class: "verdict pill", "data-tone": tone, title: message.threat ? `${verdictSentence(message.threat)} Score of 100.` : null },
         message.threat ? `${words} ${Math.round(message.threat.score)}` : words,
       ),
-      message.summary ? h("span", { class: "summary" }, message.summary) : null,
+      message.summary ? h("span", { class: "summary" }, neutral(message.summary)) : null,
       h(
         "span",
         { class: "chips" },
+        message.threat?.promptInjection ? h("span", { class: "pill", "data-tone": "warn", title: FOR_ASSISTANTS }, "Speaks to assistants") : null,
         message.category ? h("span", { class: "chip" }, humanise(message.category)) : null,
         message.status === "completed" ? null : h("span", { class: "pill status", "data-tone": statusTone }, status),
         message.historical ? h("span", { class: "chip", title: "It was on the server before the account was added" }, "Earlier mail") : null,

@@ -2,7 +2,8 @@
 
 import { get, messagePath, post } from "./client.js";
 import { byId, h } from "./dom.js";
-import { addressWords, duration, exactly, humanise, plural, size, statusWords, verdictWords } from "./words.js";
+import { verdictBox } from "./verdict.js";
+import { addressWords, duration, exactly, humanise, neutral, plural, size, statusWords } from "./words.js";
 
 const panel = byId("panel");
 let opened = null; // which message is wanted; an answer that comes later than the next click is dropped
@@ -38,9 +39,9 @@ export async function openMessage(account, id) {
 }
 
 function showMessage(message, ledger, path) {
-  byId("panel-subject").textContent = message.subject || "(no subject)";
+  byId("panel-subject").textContent = neutral(message.subject) || "(no subject)";
   byId("panel-body").replaceChildren(
-    ...[facts(message), work(message, ledger), verdict(message), text(message), attachments(message), results(ledger), headers(message), actions(path)].filter(Boolean),
+    ...[verdictBox(message), facts(message), work(message, ledger), text(message), attachments(message), results(ledger), headers(message), actions(path)].filter(Boolean),
   );
   panel.scrollTop = 0;
 }
@@ -58,32 +59,9 @@ function facts(message) {
     ["Date", exactly(message.date)],
     ["In", `${message.account} / ${places}`],
     ["Category", message.category ? humanise(message.category) : ""],
-    ["Summary", message.summary ?? ""],
+    ["Summary", neutral(message.summary)],
   ];
   return h("dl", { class: "facts" }, ...rows.filter(([, value]) => value).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-}
-
-function verdict({ threat }) {
-  if (!threat) return h("div", { class: "verdict-box" }, h("p", {}, "Not scanned yet"));
-  const [tone, words] = verdictWords(threat.verdict);
-  const findings = threat.findings ?? [];
-  return h(
-    "section",
-    { class: "verdict-box", "data-tone": tone, "aria-label": "Verdict" },
-    h("p", {}, `${words}, score ${Math.round(threat.score)} of 100${findings.length ? `: ${plural(findings.length, "finding")}` : ", nothing found"}`),
-    findings.length ? h("ul", { class: "plain findings" }, ...findings.map(finding)) : null,
-  );
-}
-
-function finding({ id, family, severity, score, evidence }) {
-  const name = id.startsWith(`${family}.`) ? id.slice(family.length + 1) : id;
-  return h(
-    "li",
-    {},
-    h("b", { title: id }, humanise(name)),
-    h("span", { class: "weight" }, `${humanise(family)} · ${severity} · ${score < 0 ? "−" : "+"}${Math.abs(Math.round(score))}`),
-    evidence ? h("span", { class: "evidence" }, evidence) : null,
-  );
 }
 
 function text({ text: body }) {
@@ -112,7 +90,7 @@ function attachments({ attachments: files }) {
     h(
       "li",
       {},
-      h("span", {}, filename || "(no name)"),
+      h("span", {}, neutral(filename) || "(no name)"),
       h("span", { class: "muted" }, [contentType, size(sizeBytes ?? bytes ?? encodedSize), inline ? "inline" : ""].filter(Boolean).join(" · ")),
     );
   return section(plural(files.length, "attachment"), h("ul", { class: "plain files" }, ...files.map(file)));
@@ -187,7 +165,7 @@ function headers({ headers: rows }) {
     "details",
     {},
     h("summary", {}, h("b", {}, "Headers"), h("span", { class: "muted small" }, String(pairs.length))),
-    h("dl", { class: "facts headers" }, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])),
+    h("dl", { class: "facts headers" }, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, neutral(value))])),
   );
 }
 

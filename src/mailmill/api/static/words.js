@@ -17,6 +17,27 @@ const VERDICTS = {
   malicious: ["bad", "Malicious"],
 };
 
+const SENTENCES = {
+  suspicious: "Be careful: this message shows signs of deceit.",
+  malicious: "This message is very likely an attack.",
+};
+const ODD_FROM = 10; // points, as in `mailmill threat explain`
+
+const FAMILIES = {
+  authentication: "Where it comes from",
+  sender: "Sender",
+  impersonation: "Posing as a company",
+  domains: "Domain names",
+  links: "Links",
+  html: "How it is built",
+  attachments: "Attached files",
+  pictures: "Pictures and codes",
+  language: "What it says",
+  prompt_injection: "Text for assistants",
+  own_rules: "Your own rules",
+  engine: "The check itself",
+};
+
 const STATUSES = {
   pending: ["idle", "Waiting to be processed"],
   processing: ["busy", "Processing"],
@@ -26,6 +47,15 @@ const STATUSES = {
 
 export const accountState = (state) => ACCOUNT_STATES[state] ?? ["idle", humanise(state)];
 export const verdictWords = (verdict) => VERDICTS[verdict] ?? ["idle", humanise(verdict)];
+export const familyWords = (family) => FAMILIES[family] ?? humanise(family);
+
+/** What a verdict means, as `mailmill threat explain` says it. */
+export function verdictSentence({ verdict, score }) {
+  if (verdict !== "clean") return SENTENCES[verdict] ?? "";
+  if (score >= ODD_FROM) return "Some things about this message are odd, but too few to call it suspicious.";
+  return "Nothing about this message speaks of a threat.";
+}
+
 export const statusWords = (status) => STATUSES[status] ?? ["idle", humanise(status)];
 
 const ACRONYMS = /\b(spf|dkim|dmarc|arc|url|urls|html|ip|tls|dns|qr|id|idn|pdf)\b/gi;
@@ -93,5 +123,12 @@ export function tellAges() {
   }
 }
 
+// Control characters but tab and newline; what turns the reading direction around or closes off text; invisible tags.
+// Marks of direction (U+200E, U+200F) stay: honest Arabic and Hebrew need them, and they cannot move other letters.
+const TRICKS = /[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+
+/** A stranger's words as one line of a page may hold them: what would disguise them is shown as `\ufffd`. */
+export const neutral = (text) => String(text ?? "").replace(TRICKS, "\ufffd");
+
 export const addressWords = (address) =>
-  !address ? "" : address.name ? `${address.name} <${address.address}>` : address.address;
+  !address ? "" : neutral(address.name ? `${address.name} <${address.address}>` : address.address);

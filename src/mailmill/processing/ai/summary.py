@@ -3,13 +3,17 @@
 What the reader has read before or never reads (quotes, signatures, patches, footers) is put aside first; then sentences
 are ranked by place, by words they share with the subject and with the rest, and by figures they carry. Nothing in it
 knows a language, but for a short list of footer words. Deterministic and pure; input is capped.
+
+Assistants read summaries in place of messages. So where the text to sum up speaks to an assistant, none of it is
+repeated, and the value says so.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from mailmill.message_parser import ParsedMessage
 from mailmill.processing.html_text import read_html
@@ -18,6 +22,7 @@ MAX_INPUT_CHARS = 40_000
 MAX_SENTENCES = 200
 MAX_SUMMARY_CHARS = 320
 MAX_SENTENCE_CHARS = 260
+WITHHELD: Final = "Left out: the message holds text addressed to an assistant."
 _MOST = 3
 _ENOUGH_CHARS = 140
 
@@ -73,12 +78,25 @@ class _Sentence:
 
 def summarize(message: ParsedMessage) -> dict[str, str]:
     """The summary processor's value: ``{"text": …, "method": "extractive"}``; the text has at most
-    ``MAX_SUMMARY_CHARS``.
+    ``MAX_SUMMARY_CHARS``. Where what it would quote from speaks to an assistant: ``{"text": WITHHELD, "method":
+    "withheld"}``.
 
     A message without a readable sentence is summed up by its longest line, else by its subject.
     """
     subject = _clean(message.summary.subject)[:MAX_SENTENCE_CHARS]
-    return {"text": _summary_of(body_paragraphs(message), subject) or subject, "method": "extractive"}
+    paragraphs = body_paragraphs(message)
+    if _speaks_to_assistant(message, paragraphs):
+        return {"text": WITHHELD, "method": "withheld"}
+    return {"text": _summary_of(paragraphs, subject) or subject, "method": "extractive"}
+
+
+def _speaks_to_assistant(message: ParsedMessage, paragraphs: list[str]) -> bool:
+    """Whether subject or paragraphs do: all that a summary is made of, and a tenth of what the whole message costs."""
+    # Here: who imports the processors need not hold what the threat engine knows in memory.
+    from mailmill.processing.threat.for_assistants import speaks_to_assistant
+
+    quoted = "\n".join(paragraphs)
+    return speaks_to_assistant(replace(message, headers=(), text_plain=quoted, text_html="", attachments=()))
 
 
 def body_paragraphs(message: ParsedMessage) -> list[str]:
