@@ -50,10 +50,13 @@ class Targets:
         self._missed: Counter[str] = Counter()
         self._dice = dice
 
-    def next(self, most: int) -> list[str]:
-        """Up to so many, all as rarely hit: one of them that is come to often would keep a rare one from its turn."""
-        score = {phase: self.hits[phase] + self._missed[phase] for phase in self._phases}
-        least = [phase for phase in self._phases if score[phase] == min(score.values())]
+    def next(self, most: int, among: Collection[str] = ()) -> list[str]:
+        """Up to so many, all as rarely hit: one of them that is come to often would keep a rare one from its turn.
+
+        ``among``: of these alone, where there are any.
+        """
+        score = {phase: self.hits[phase] + self._missed[phase] for phase in among or self._phases}
+        least = [phase for phase in score if score[phase] == min(score.values())]
         return self._dice.sample(least, min(most, len(least)))
 
     def hit(self, phase: str) -> None:

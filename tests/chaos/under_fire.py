@@ -282,7 +282,9 @@ allow_private = true
         if self._dice.random() < _ANY_MOMENT_SHARE:
             await self._kill_at_any_moment()
             return
-        phases = self._targets.next(_AT_ONCE)
+        # When all else is done, those that are still wanted are not to wait until the others were hit as often.
+        wanted = self._targets.below(self.plan.hits) if self._hits.total() >= self.plan.kills else ()
+        phases = self._targets.next(_AT_ONCE, wanted)
         if parting := [phase for phase in phases if phase in targets.PARTING]:
             hit = await self._kill_on_its_way_out(phases := parting)
         else:

@@ -27,6 +27,7 @@ const FAMILIES = {
   authentication: "Where it comes from",
   sender: "Sender",
   impersonation: "Posing as a company",
+  padding: "Filling that hides the rest",
   domains: "Domain names",
   links: "Links",
   html: "How it is built",
