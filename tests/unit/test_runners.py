@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,13 +19,12 @@ import pytest
 import runner_jobs
 
 from mailmill.errors import ProcessorError
-from mailmill.processing import children, json_value
+from mailmill.processing import json_value
 from mailmill.processing.children import Children
 from mailmill.processing.failures import describe
 from mailmill.processing.registry import Context, Processor
 from mailmill.processing.retry import retry_after
 from mailmill.processing.runners import Runners
-from mailmill.processing.threads import Threads
 
 CONTEXT = Context("work", "me@example.org", 1, ("INBOX",), None, 1, False)
 HANGS = 0.05
@@ -216,90 +214,6 @@ async def test_a_cancellation_from_outside_goes_through(runners: Runners) -> Non
         await task
 
 
-# -- threads ----------------------------------------------------------------------------------------------------------
-
-
-async def test_no_more_threads_than_stated_work_at_once() -> None:
-    threads = Threads(2)
-    at_work, most = 0, 0
-    lock = threading.Lock()
-    pair = threading.Barrier(2)
-
-    def job() -> None:
-        nonlocal at_work, most
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
-        pair.wait(10)
-        with lock:
-            at_work -= 1
-
-    await asyncio.gather(*(threads.run(job, timeout_seconds=60) for _ in range(10)))
-    assert most == 2
-    threads.close()
-
-
-async def test_a_stuck_thread_is_counted_and_replaced_until_it_returns() -> None:
-    threads = Threads(1, max_stuck=1)
-    release = threading.Event()
-    with pytest.raises(ProcessorError, match="took longer"):
-        await threads.run(release.wait, timeout_seconds=HANGS)
-    assert threads.stuck == 1
-    assert await threads.run(lambda: "by another", timeout_seconds=60) == "by another"
-    release.set()
-    while threads.stuck:
-        await asyncio.sleep(0)
-    assert await threads.run(lambda: "again", timeout_seconds=60) == "again"
-    threads.close()
-
-
-async def test_above_the_cap_jobs_wait_for_a_stuck_thread() -> None:
-    threads = Threads(1, max_stuck=0)
-    release = threading.Event()
-    with pytest.raises(ProcessorError):
-        await threads.run(release.wait, timeout_seconds=HANGS)
-    waiting = asyncio.create_task(threads.run(lambda: "at last", timeout_seconds=60))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    release.set()
-    assert await waiting == "at last"
-    threads.close()
-
-
-async def test_a_cancelled_waiter_takes_no_thread_along() -> None:
-    threads = Threads(1)
-    release = threading.Event()
-    busy = asyncio.create_task(threads.run(release.wait, timeout_seconds=60))
-    waiters = [asyncio.create_task(threads.run(lambda: "ran", timeout_seconds=60)) for _ in range(3)]
-    await asyncio.sleep(0)
-    waiters[0].cancel()
-    release.set()
-    await busy
-    waiters[1].cancel()
-    assert await waiters[2] == "ran"
-    assert await threads.run(lambda: "free", timeout_seconds=60) == "free"
-    threads.close()
-
-
-async def test_stuck_threads_do_not_keep_the_program_from_ending(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    await asyncio.to_thread(
-        program.write_text,
-        "import asyncio, threading\n"
-        "from mailmill.processing.threads import Threads\n"
-        "async def main():\n"
-        "    try:\n"
-        "        await Threads(1).run(threading.Event().wait, timeout_seconds=0.05)\n"
-        "    except Exception as error:\n"
-        "        print(error)\n"
-        "asyncio.run(main())\n",
-    )
-    process = await asyncio.create_subprocess_exec(sys.executable, str(program), stdout=asyncio.subprocess.PIPE)
-    async with asyncio.timeout(60):
-        output, _ = await process.communicate()
-    assert (process.returncode, output) == (0, b"took longer than 0.05 s\n")
-
-
 # -- children ---------------------------------------------------------------------------------------------------------
 
 
@@ -431,15 +345,15 @@ async def test_a_fork_that_hangs_is_in_no_childs_way(tmp_path: Path) -> None:
 
 async def test_a_child_that_starts_after_all_is_killed(runners: Runners, monkeypatch: pytest.MonkeyPatch) -> None:
     starting, may_start = threading.Event(), threading.Event()
-    real, started = children._spawn, list[subprocess.Popen[bytes]]()
+    real, started = subprocess.Popen, list[subprocess.Popen[bytes]]()
 
-    def slow(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    def slow(*given: Any, **how: Any) -> subprocess.Popen[bytes]:
         starting.set()
         may_start.wait()
-        started.append(real(theirs))
+        started.append(real(*given, **how))
         return started[0]
 
-    monkeypatch.setattr(children, "_spawn", slow)
+    monkeypatch.setattr(subprocess, "Popen", slow)
     running = asyncio.create_task(run(runners, runner_jobs.echo, "process"))
     await asyncio.to_thread(starting.wait)
     running.cancel()
@@ -528,52 +442,6 @@ async def test_a_big_message_reaches_the_child(runners: Runners) -> None:
     assert "above the limit" in raised.message
 
 
-# -- pure decisions ---------------------------------------------------------------------------------------------------
-
-
-def test_json_text_is_what_every_database_keeps() -> None:
-    assert json_value.encode({"ü": [1, None, True]}) == '{"ü":[1,null,true]}'
-    assert json_value.encode({"a\x00": "b\ud800"}) == '{"a\ufffd":"b\ufffd"}'
-    assert json_value.encode("a literal \\u0000") == '"a literal \\\\u0000"'
-    nested: list[Any] = []
-    for _ in range(100_000):
-        nested = [nested]
-    for wrong in (float("nan"), float("inf"), b"bytes", object(), nested, {(1, 2): 3}):
-        with pytest.raises(ProcessorError) as raised:
-            json_value.encode(wrong)
-        assert raised.value.permanent
-
-
-def test_values_far_above_the_limit_are_not_even_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared: list[Any] = ["x"]
-    for _ in range(30):
-        shared = [shared, shared]  # 2³⁰ leaves once it is written out
-    monkeypatch.setattr(json_value.json, "dumps", None)
-    for big in (shared, [10**4000] * 10_000, {"a": "x" * json_value.MAX_CHARACTERS}, [0] * 600_000):
-        with pytest.raises(ProcessorError, match="above the limit") as raised:
-            json_value.encode(big)
-        assert raised.value.permanent
-
-
-def test_endless_nesting_is_told_at_once() -> None:
-    cyclic: list[Any] = []
-    cyclic.append({"inner": cyclic})
-    deep: Any = 1
-    for _ in range(json_value.MAX_DEPTH):
-        deep = [deep]
-    for nested in (cyclic, deep):
-        with pytest.raises(ProcessorError, match="more than 500 levels") as raised:
-            json_value.encode(nested)
-        assert raised.value.permanent
-    assert json_value.encode(deep[0]).startswith("[[[")
-
-
-@pytest.mark.parametrize("value", ["", "ab", 0, [], {}, [[]], [1], [1, 2], {"a": 1, "b": ["c", None]}, [[1], [2, {}]]])
-def test_the_weight_of_a_value_is_never_above_its_length(value: Any) -> None:
-    length = len(json_value.encode(value))
-    assert length // 2 <= json_value._weigh(value, 1000) <= length
-
-
 async def test_a_run_that_wants_too_much_memory_fails_alone(runners: Runners) -> None:
     raised = await failure(runners, runner_jobs.eat_memory, "process", memory_bytes=256 << 20)
     assert "memory_bytes = 268,435,456" in raised.message
@@ -601,6 +469,9 @@ async def test_apart_is_in_a_child_and_parses_there(runners: Runners, kind: str)
     answer = json.loads(outcome.value)
     assert answer["subject"] == "hello"
     assert answer["pid"] != os.getpid()
+
+
+# -- pure decisions ---------------------------------------------------------------------------------------------------
 
 
 def test_retry_backs_off_with_full_jitter_and_gives_up() -> None:

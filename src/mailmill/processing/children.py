@@ -1,10 +1,7 @@
 """Child processes for CPU-heavy processors: spawned, never forked, one job at a time each.
 
 Laws: a child is free, at work, or killed; one whose exchange was cut (timeout, cancellation, broken frame) is killed,
-never reused; another is started for the next job. A child leads a process group of its own, so that killing it takes
-along what it started, and Ctrl-C in a terminal reaches the service alone. None is started through the loop: uvloop
-forks the service, runs Python in the fork and waits for it. Where another thread held a lock at that moment, that waits
-for ever; and when the service is killed, the fork lives on with its data folder, its ports and its transactions.
+never reused; another is started for the next job. Killing it takes along what it started (`programs`).
 """
 
 from __future__ import annotations
@@ -13,14 +10,11 @@ import asyncio
 import json
 import os
 import pickle
-import signal
 import socket
-import subprocess
 import sys
-import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from mailmill import programs
 from mailmill.errors import ProcessorError
 from mailmill.processing.child import LENGTH
 from mailmill.processing.failures import too_slow
@@ -29,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mailmill.processing.registry import Context
+    from mailmill.programs import Program
 
 START_SECONDS: Final = 30.0
 _REAP_SECONDS: Final = 2.0
-_LOOK_SECONDS: Final = 0.01
 _MAX_ANSWER_BYTES: Final = 16 << 20
 _PICKLE_IN_THREAD_BYTES: Final = 256 << 10
 
@@ -120,20 +114,23 @@ class Children:
 
 class _Child:
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | None = None
         self._answers: asyncio.StreamReader | None = None
         self._commands: asyncio.StreamWriter | None = None
 
     @property
     def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
         try:
             async with asyncio.timeout(START_SECONDS):
                 ours, theirs = socket.socketpair()
                 try:
-                    self._process = await _spawned(theirs)
+                    with theirs:
+                        end = theirs.fileno()
+                        child = [sys.executable, "-m", "mailmill.processing.child"]
+                        self._process = await programs.start(child, stdin=end, stdout=end, stderr=None)
                     self._answers, self._commands = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
                 except BaseException:
                     ours.close()
@@ -166,7 +163,7 @@ class _Child:
         process = self._process
         if process is None:
             return
-        _kill_group(process)
+        process.kill()
         if self._commands is not None:
             self._commands.close()
         await self._exit()
@@ -177,43 +174,7 @@ class _Child:
             return "never started"
         try:
             async with asyncio.timeout(_REAP_SECONDS):
-                # Nobody is told of the death of a process that the loop did not start; this one's is near.
-                while (code := process.poll()) is None:  # noqa: ASYNC110
-                    await asyncio.sleep(_LOOK_SECONDS)
+                code = await process.wait()
         except TimeoutError:
             return "it did not end"
         return f"signal {-code}" if code < 0 else f"exit status {code}"
-
-
-async def _spawned(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """A child with ``theirs``, which is closed here, for its input and output. One nobody waits for any more when it
-    has started is killed.
-    """
-    starting = asyncio.get_running_loop().run_in_executor(None, _spawn, theirs)
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        starting.add_done_callback(_discard)
-        raise
-
-
-def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    # Popen uses vfork, unless it is asked for more than this: nothing is copied, and no Python runs before the program.
-    with theirs:
-        end = theirs.fileno()
-        return subprocess.Popen(
-            [sys.executable, "-m", "mailmill.processing.child"], stdin=end, stdout=end, start_new_session=True
-        )
-
-
-def _discard(starting: asyncio.Future[subprocess.Popen[bytes]]) -> None:
-    if not starting.cancelled() and starting.exception() is None:
-        process = starting.result()
-        _kill_group(process)
-        threading.Thread(target=process.wait, daemon=True).start()
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    # The group: what the job started goes too. It outlives its leader, so this is tried also after its end.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)

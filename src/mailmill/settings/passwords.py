@@ -6,11 +6,10 @@ Not at loading: ``mailmill status`` must work in a shell without the service's v
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
-import signal
 from collections.abc import Mapping
 
+from mailmill import programs
 from mailmill.errors import ConfigurationError
 from mailmill.settings.models import AccountSettings, DestinationSettings, check_webhook_secret
 
@@ -69,48 +68,38 @@ async def _from_command(key: str, command: str, environ: Mapping[str, str], time
     program = arguments[0]
     hint = "run the command by hand, as the user the service runs as; it must print the password and nothing else"
     try:
-        # A session, and so a process group, of its own: what the command starts can be killed with it, and it cannot
-        # take the terminal to ask there. (uvloop knows no process_group.)
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=dict(environ),
-            start_new_session=True,
-        )
+        running = await programs.start(arguments, stdout=programs.PIPE, stderr=programs.PIPE, environ=environ)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigurationError(f"'{key}': cannot run {program!r}: {reason}", hint=hint, key=key) from None
+    code: int | None = None
     try:
         async with asyncio.timeout(timeout_seconds):
-            output, complaint = await process.communicate()
+            output, complaint = await running.output(MAX_PASSWORD_BYTES + 1)
+            code = await running.wait()
     except TimeoutError:
         raise ConfigurationError(
             f"'{key}': {program!r} did not finish within {timeout_seconds:g} s", hint=hint, key=key
         ) from None
     finally:
-        if process.returncode is None:
-            await _kill_group(process)
-    if process.returncode != 0:
+        if code is None:
+            # What it started may go on where it has ended.
+            running.kill()
+            await asyncio.shield(running.wait())
+    if code != 0:
         said = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2][:_STDERR_SHOWN_CHARACTERS]
         said = "".join(character if character.isprintable() else "?" for character in said)
         raise ConfigurationError(
-            f"'{key}': {program!r} ended with {process.returncode}" + (f": {said}" if said else ""), hint=hint, key=key
+            f"'{key}': {program!r} ended with {code}" + (f": {said}" if said else ""), hint=hint, key=key
         )
+    unusable = ConfigurationError(f"'{key}': {program!r} printed no usable password", hint=hint, key=key)
+    if len(output) > MAX_PASSWORD_BYTES:
+        raise unusable
     try:
         password = output.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigurationError(f"'{key}': {program!r} printed what is not UTF-8", hint=hint, key=key) from None
     password = password.removesuffix("\n").removesuffix("\r")
-    if not password or len(output) > MAX_PASSWORD_BYTES:
-        raise ConfigurationError(f"'{key}': {program!r} printed no usable password", hint=hint, key=key)
+    if not password:
+        raise unusable
     return password
-
-
-async def _kill_group(process: asyncio.subprocess.Process) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    await asyncio.shield(process.wait())
