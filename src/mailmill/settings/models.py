@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from mailmill.model import Address, Backlog, Endpoint, EventName, Tls
+from mailmill.settings.authserv_ids import check_authserv_id
 from mailmill.settings.blob_urls import BlobUrl, parse_blob_url
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -366,7 +367,7 @@ class AccountSettings(Section):
     email: str = ""
     mailboxes: Annotated[tuple[Text, ...], AfterValidator(_distinct), AfterValidator(_nonempty)] = ("*",)
     backlog: Annotated[Backlog, BeforeValidator(_lower)] = Backlog.PROCESS
-    authserv_id: Text | None = None
+    authserv_id: Annotated[str, AfterValidator(check_authserv_id)] | None = None
     pool: PoolSettings = PoolSettings()
     retention: RetentionSettings = RetentionSettings()
     threat: OwnWordsSettings = OwnWordsSettings()
