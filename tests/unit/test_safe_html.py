@@ -21,6 +21,13 @@ def test_what_runs_is_taken_out_and_what_is_read_stays() -> None:
         assert active not in html
 
 
+def test_a_title_is_no_text() -> None:
+    assert safe_html("<html><head><title>Offer</title></head><body><p>Hello</p></body></html>") == (
+        "<p>Hello</p>",
+        False,
+    )
+
+
 def test_what_is_too_long_is_cut() -> None:
     html, cut = safe_html("x" * (MAX_HTML_CHARS + 1))
     assert (len(html), cut) == (MAX_HTML_CHARS, True)
@@ -33,7 +40,7 @@ def test_what_is_too_long_is_cut() -> None:
 def test_nesting_is_flattened_before_the_sanitiser_sees_it(bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
 
-    def clean(html: str) -> str:
+    def clean(html: str, **_options: object) -> str:
         given.append(html)
         return html
 
@@ -54,7 +61,7 @@ async def test_off_the_loop_it_gives_the_same() -> None:
 async def test_html_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def hang(html: str) -> str:
+    def hang(html: str, **_options: object) -> str:
         assert release.wait(60)
         return html
 
@@ -72,7 +79,7 @@ async def test_a_panic_in_the_sanitiser_costs_only_that_message(monkeypatch: pyt
     class Panic(BaseException):
         pass
 
-    def panics(html: str) -> str:
+    def panics(html: str, **_options: object) -> str:
         raise Panic
 
     monkeypatch.setattr(module.nh3, "clean", panics)

@@ -60,9 +60,11 @@ DOCX_WITH_MACROS = archive("[Content_Types].xml", "word/document.xml", "word/vba
         ("direction_override", "photo\u202egpj.scr", "image/jpeg", DOS),
         ("direction_override", "song\u202e3pm.bat", "audio/mpeg", b"echo"),
         ("html", "statement.html", "text/html", b"<html></html>"),
+        ("html", "letter", "text/html", b"<html></html>"),
         ("html", "voice.shtml", "application/octet-stream", b"<html></html>"),
         ("svg", "logo.svg", "image/svg+xml", SVG),
         ("svg", "", "image/svg+xml", SVG),
+        ("svg", "drawing.SVGZ", "application/octet-stream", b"\x1f\x8b"),
         ("active_svg", "statement.svg", "image/svg+xml", ACTIVE_SVG),
         ("active_svg", "x.svg", "image/svg+xml", SVG.replace(b"<circle", b'<circle onload="x()"')),
         ("macros", "report.docm", "application/octet-stream", DOCX),
@@ -80,6 +82,7 @@ DOCX_WITH_MACROS = archive("[Content_Types].xml", "word/document.xml", "word/vba
         ("type_differs", "picture.png", "image/png", archive("a.txt")),
         ("type_differs", "list.docx", "application/octet-stream", b"%PDF-1.7\n"),
         ("notebook", "offer.one", "application/octet-stream", b""),
+        ("notebook", "Offer.onepkg", "application/octet-stream", b"MSCF"),
         ("notebook", "offer", "application/octet-stream", b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d" + b"\x00" * 20),
     ],
 )
@@ -88,32 +91,68 @@ def test_found(finding_id: str, name: str, content_type: str, content: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "content_type", "content"),
+    ("twin_of", "name", "content_type", "content"),
     [
-        ("statement.pdf", "application/pdf", PDF),
-        ("report.2024.05.pdf", "application/pdf", PDF),
-        ("statement.doc", "application/msword", OLE),
-        ("report.docx", "application/octet-stream", DOCX),
-        ("photo.png", "image/png", PNG),
+        ("type_differs executable", "statement.pdf", "application/pdf", PDF),
+        ("double_extension", "report.2024.05.pdf", "application/pdf", PDF),
+        ("macros type_differs", "statement.doc", "application/msword", OLE),
+        ("macros type_differs", "report.docx", "application/octet-stream", DOCX),
+        ("type_differs", "photo.png", "image/png", PNG),
         (
+            "executable",
             "MZ.txt",
             "text/plain",
             b"MZ is the mark of a DOS program, and so begins this sentence about such marks, all text.",
         ),
-        ("notes.txt", "text/plain", b"<html> is how a page begins"),
-        ("fix.patch", "text/x-patch", b"diff --git a/x.js b/x.js\n"),
-        ("example.com", "text/plain", b"a zone file"),
-        ("sources.zip", "application/zip", archive("a.js", "b.js", "run.bat", "readme.md", "c.py")),
-        ("photos.zip", "application/zip", archive("a.jpg", "b.jpg")),
-        ("backup.tar.gz", "application/gzip", b"\x1f\x8b\x08" + b"\x00" * 30),
-        ("broken.zip", "application/zip", b"PK\x03\x04\x14" + b"\x00" * 35),
-        ("invite.ics", "text/calendar", b"BEGIN:VCALENDAR"),
-        ("resume.pdf.pdf", "application/pdf", PDF),
-        ("\u200ffile-\u05d0.pdf", "application/pdf", PDF),  # a mark that right-to-left names carry by right
+        ("html page_as_document", "notes.txt", "text/plain", b"<html> is how a page begins"),
+        ("script", "fix.patch", "text/x-patch", b"diff --git a/x.js b/x.js\n"),
+        ("executable", "example.com", "text/plain", b"a zone file"),
+        (
+            "archive_with_program script",
+            "sources.zip",
+            "application/zip",
+            archive("a.js", "b.js", "run.bat", "readme.md", "c.py"),
+        ),
+        ("archive_with_program encrypted_archive", "photos.zip", "application/zip", archive("a.jpg", "b.jpg")),
+        (
+            "archive_with_program encrypted_archive disk_image",
+            "backup.tar.gz",
+            "application/gzip",
+            b"\x1f\x8b\x08" + b"\x00" * 30,
+        ),
+        ("encrypted_archive", "broken.zip", "application/zip", b"PK\x03\x04\x14" + b"\x00" * 35),
+        ("script", "invite.ics", "text/calendar", b"BEGIN:VCALENDAR"),
+        ("double_extension page_as_document", "resume.pdf.pdf", "application/pdf", PDF),
+        (
+            "direction_override",
+            "\u200ffile-\u05d0.pdf",
+            "application/pdf",
+            PDF,
+        ),  # a mark that right-to-left names carry by right,
+        ("double_extension", "Minutes of May        .pdf", "application/octet-stream", PDF),
+        ("executable", "brochure.com", "application/octet-stream", PDF),
+        ("executable", "photos.zip", "application/octet-stream", DOS + archive("a.jpg", "b.jpg")),
+        ("direction_override", "שלום.pdf", "application/octet-stream", PDF),
+        ("direction_override", "plan\u200e \u2066א\u2069.pdf", "application/octet-stream", PDF),
+        ("page_as_document", "report.html.pdf", "application/octet-stream", PDF),
+        ("html", "report.txt", "text/html", b"See you on Monday."),
+        ("html", "style.css", "application/octet-stream", b"html {}"),
+        ("svg active_svg", "chart.png", "image/png", PNG),
+        ("svg active_svg", "svg.txt", "text/plain", b"<svg onload=x> is how a drawing begins"),
+        ("svg active_svg", "logo.svg.pdf", "application/octet-stream", PDF),
+        ("macros", "report.xlsx", "application/octet-stream", DOCX),
+        ("disk_image", "iso-9001.pdf", "application/octet-stream", PDF),
+        ("disk_image", "sizes.txt", "text/plain", b"CD001 " * 6_000),
+        ("notebook notebook_program", "minutes.docx", "application/octet-stream", DOCX),
+        ("notebook notebook_program", "one.pdf", "application/octet-stream", PDF),
+        ("notebook notebook_program", "onenote.txt", "text/plain", b"<script> in .one"),
+        ("shortcut web_shortcut", "bookmarks.txt", "text/plain", b"[InternetShortcut]\nURL=https://tide-tables.net/\n"),
+        ("shortcut web_shortcut", "urls.csv", "text/csv", b"url,=\nurl=https://tide-tables.net/\n"),
+        ("shortcut web_shortcut", "L.txt", "text/plain", LNK[:4]),
     ],
 )
-def test_benign_twin(name: str, content_type: str, content: bytes) -> None:
-    assert found(mail(attachments=((name, content_type, content),)), "attachments") == set()
+def test_benign_twin(twin_of: str, name: str, content_type: str, content: bytes) -> None:
+    assert found(mail(attachments=((name, content_type, content),)), "attachments") == set(), twin_of
 
 
 def test_a_program_in_disguise_is_malicious_by_itself() -> None:

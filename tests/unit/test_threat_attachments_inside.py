@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from threat_files import DOS, zip_of
-from threat_mail import NOTHING, OWN, SERVER, mail
+from threat_mail import NOTHING, OWN, PROVEN, SERVER, mail
 
 from mailmill.message_parser import Attachment, ParsedMessage
 from mailmill.processing.threat.context import prepare
@@ -24,14 +24,14 @@ OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\x00" * 600
 def read_as(seen: Mapping[str, str] | None = None, *targets: Target):  # type: ignore[no-untyped-def]
     """A reader that sees these words in every file."""
 
-    def read(_attachment: Attachment) -> Inside:
-        return Inside(seen or {}, (), targets)
+    def read(attachments: Sequence[Attachment]) -> list[Inside]:
+        return [Inside(seen or {}, (), targets) for _ in attachments]
 
     return read
 
 
 def found(message: ParsedMessage, seen: Mapping[str, str] | None = None, *targets: Target) -> set[str]:
-    prepared = prepare(message, own_address=OWN, authserv_id=SERVER, read_inside=read_as(seen, *targets))
+    prepared = prepare(message, own_address=OWN, authserv_id=SERVER, read_insides=read_as(seen, *targets))
     return {one.id.partition(".")[2] for detector in DETECTORS for one in detector(prepared)}
 
 
@@ -114,6 +114,7 @@ def with_file(name: str, content: bytes, content_type: str = BYTES, text: str = 
         ("not_read", "a.zip", b"PK", {"too_slow": "took longer than 5 s"}),
         ("not_read", "a.zip", b"PK", {"unreadable": "the reader gave up"}),
         ("not_read", "a.zip", b"PK", {"too_large": "80 MB"}),
+        ("not_read", "a.zip", b"PK", {"documents_unread": "5 of 35 documents in it were not read"}),
     ],
 )
 def test_found(finding_id: str, name: str, content: bytes, seen: Mapping[str, str] | None) -> None:
@@ -137,22 +138,29 @@ def test_shortcuts_to_pages_and_to_programs(finding_id: str, content: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "seen"),
+    ("twin_of", "name", "content", "seen"),
     [
-        ("report.docx", b"PK\x03\x04", {"hidden_sheet": "x"}),
-        ("report.docx", b"PK\x03\x04", {"embedded_file": "notes.txt"}),
-        ("report.rtf", b"{\\rtf", {"embedded_object": "9 bytes"}),
-        ("report.docx", b"PK\x03\x04", {"asks_to_enable": "enable content"}),  # a manual, without macros
-        ("report.xlsx", b"PK\x03\x04", {"auto_exec": "Auto_Open"}),
-        ("report.zip", zip_of({"a.pdf": "x", "b.docx": "x"}), {"not_whole": "x"}),
-        ("site.zip", zip_of({"index.html": "x", "a.css": "x", "logo.svg": "x"}), None),
-        ("sources.zip", zip_of({"a.js": "x", "b.js": "x", "c.sh": "x", "d.bat": "x"}), None),
-        ("book.epub", zip_of({"index.html": "x"}), None),
-        ("statement.pdf", b"%PDF-1.7", None),
+        ("macros old_macros", "report.docx", b"PK\x03\x04", {"hidden_sheet": "x"}),
+        ("embedded_program", "report.docx", b"PK\x03\x04", {"embedded_file": "notes.txt"}),
+        ("embedded_program object_updates", "report.rtf", b"{\\rtf", {"embedded_object": "9 bytes"}),
+        (
+            "asks_to_enable",
+            "report.docx",
+            b"PK\x03\x04",
+            {"asks_to_enable": "enable content"},
+        ),  # a manual, without macros
+        ("macros_start_by_themselves macros_start_programs", "report.xlsx", b"PK\x03\x04", {"auto_exec": "Auto_Open"}),
+        ("not_read", "report.zip", zip_of({"a.pdf": "x", "b.docx": "x"}), {"not_whole": "x"}),
+        ("archive_with_page", "site.zip", zip_of({"index.html": "x", "a.css": "x", "logo.svg": "x"}), None),
+        ("archive_with_program", "sources.zip", zip_of({"a.js": "x", "b.js": "x", "c.sh": "x", "d.bat": "x"}), None),
+        ("archive_with_page", "book.epub", zip_of({"index.html": "x"}), None),
+        ("encrypted_document", "statement.pdf", b"%PDF-1.7", None),
+        ("not_read", "photo.png", b"\x89PNG\r\n\x1a\n" + b"\x00" * 30, {"unreadable": "the reader gave up"}),
+        ("not_read", "report.docx", b"PK\x03\x04", {"hidden_sheet": "x", "page_within": "x"}),
     ],
 )
-def test_benign_twin(name: str, content: bytes, seen: Mapping[str, str] | None) -> None:
-    assert found(with_file(name, content), seen) == set()
+def test_benign_twin(twin_of: str, name: str, content: bytes, seen: Mapping[str, str] | None) -> None:
+    assert found(with_file(name, content), seen) == set(), twin_of
 
 
 @pytest.mark.parametrize(
@@ -178,22 +186,30 @@ def test_a_password_that_the_text_says(text: str, password: str) -> None:
     assert stated_password(text, "") == password
 
 
+@pytest.mark.parametrize("finding_id", ["locked_with_password"])
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    "text", ["Open the attached invoice. Password: 7788", "Das Kennwort lautet 7788", "archive password is 7788"]
+)
+def test_a_lock_with_its_key(finding_id: str, text: str) -> None:
+    message = with_file("payslip.zip", zip_of({"payslip.pdf": "x"}, locked=True), text=text)
+    assert finding_id in found(message)
+    verdict = scan(message, own_address=OWN, authserv_id=SERVER).verdict.value  # of a proven sender
+    assert verdict in ("clean", "suspicious")
+
+
+@pytest.mark.parametrize("twin_of", ["locked_with_password"])
+@pytest.mark.parametrize(
+    "text",
     [
-        ("Open the attached invoice. Password: 7788", True),
-        ("Das Kennwort lautet 7788", True),
-        ("archive password is 7788", True),
-        ("Your payslip. The password is your date of birth.", False),
-        ("Your payslip for May is attached.", False),
-        ("You will get the password by telephone.", False),
+        "Your payslip. The password is your date of birth.",
+        "Your payslip for May is attached.",
+        "You will get the password by telephone.",
     ],
 )
-def test_a_lock_with_its_key(text: str, expected: bool) -> None:
+def test_a_lock_without_its_key(twin_of: str, text: str) -> None:
     message = with_file("payslip.zip", zip_of({"payslip.pdf": "x"}, locked=True), text=text)
-    assert ("locked_with_password" in found(message)) is expected
-    verdict = scan(message, own_address=OWN, authserv_id=SERVER).verdict.value  # of a proven sender
-    assert verdict in (("clean", "suspicious") if expected else ("clean",))
+    assert twin_of not in found(message)
+    assert scan(message, own_address=OWN, authserv_id=SERVER).verdict.value == "clean"
 
 
 PLAIN = "<html><body><h1>Minutes</h1><p>" + "We met on Monday and spoke of the harvest. " * 20 + "</p>{}</body></html>"
@@ -231,21 +247,48 @@ def test_what_an_attached_page_does(finding_id: str, page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page",
+    ("twin_of", "page"),
     [
-        PLAIN.format(""),
-        PLAIN.format("<script>console.log('read')</script>"),
-        PLAIN.format("<script>document.getElementById('x').textContent = decodeURIComponent('a%20b')</script>"),
-        PLAIN.format("<a href='https://meadow-farm.com'>our pages</a>"),
-        PLAIN.format("<script>if (window.location == 'x') { print() }</script>"),
-        PLAIN.format("<script src='https://cdn.example/chart.js'></script>"),
-        PLAIN.format("<form><input type=hidden name=a><input type=submit></form>"),
-        PLAIN.format(f"<p>for {OWN}</p>"),
-        PLAIN.format(f"<img src='data:image/png;base64,{LONG}'>"),
+        ("html_leaves", PLAIN.format("")),
+        ("html_hidden_code", PLAIN.format("<script>console.log('read')</script>")),
+        (
+            "html_hidden_code",
+            PLAIN.format("<script>document.getElementById('x').textContent = decodeURIComponent('a%20b')</script>"),
+        ),
+        ("html_leaves", PLAIN.format("<a href='https://meadow-farm.com'>our pages</a>")),
+        ("html_leaves", PLAIN.format("<script>if (window.location == 'x') { print() }</script>")),
+        ("html_leaves", PLAIN.format("<script src='https://cdn.example/chart.js'></script>")),
+        ("html_form html_password", PLAIN.format("<form><input type=hidden name=a><input type=submit></form>")),
+        ("html_for_one", PLAIN.format(f"<p>for {OWN}</p>")),
+        ("html_smuggling", PLAIN.format(f"<img src='data:image/png;base64,{LONG}'>")),
+        (
+            "html_smuggling",
+            PLAIN.format(f"<a download='minutes.pdf' href='data:application/pdf;base64,{LONG}'>save</a>"),
+        ),
+        (
+            "html_smuggling",
+            PLAIN.format("<script>a.download='table.csv'; a.href=URL.createObjectURL(new Blob([table]))</script>"),
+        ),
+        (
+            "html_smuggling",
+            PLAIN.format(f"<script>logo.src='data:image/png;base64,' + '{LONG}'; draw(atob(x))</script>"),
+        ),
+        ("html_form html_password", PLAIN.format("<input type=search id=filter placeholder='password'>")),
+        (
+            "html_form html_password",
+            PLAIN.format("<p>Use the form to set a password.</p><form><input type=button></form>"),
+        ),
+        ("html_hidden_code", PLAIN.format("<script>document.write(new Date().getFullYear())</script>")),
+        ("html_hidden_code", PLAIN.format("<script>x = '\\x41\\x42\\x43' + unescape('%41%42')</script>")),
+        ("html_leaves", "<html><body><p>See you on Monday.</p></body></html>"),
+        ("html_leaves", "<html><body><p>See you on Monday.</p><script>print()</script></body></html>"),
+        ("html_leaves", PLAIN.format("<iframe src='https://maps.example/harbour'></iframe>")),
+        ("html_for_one", PLAIN.format("<script>var u='lena@meadow-farm.com'</script>")),
+        ("html_for_one", PLAIN.format("<script>var u='dana', host='harbour.example.org'</script>")),
     ],
 )
-def test_an_honest_page_is_a_page_and_no_more(page: str) -> None:
-    assert found(with_file("a.html", page.encode(), "text/html")) == {"html"}
+def test_an_honest_page_is_a_page_and_no_more(twin_of: str, page: str) -> None:
+    assert found(with_file("a.html", page.encode(), "text/html")) == {"html"}, twin_of
 
 
 @pytest.mark.parametrize(
@@ -255,13 +298,25 @@ def test_an_honest_page_is_a_page_and_no_more(page: str) -> None:
         ("svg_link", '<svg><a target="_blank" href="https://x.example"><rect/></a></svg>'),
         ("svg_link", "<svg><A HREF='http://x.example/a'/></svg>"),
         ("active_svg", "<svg><foreignObject><body xmlns='x'/></foreignObject></svg>"),
-        ("svg", "<svg><path d='M0 0'/></svg>"),
-        ("svg", "<svg><defs><linearGradient xlink:href='#a'/></defs></svg>"),
-        ("svg", "<svg xmlns:a='https://x.example/ns'><metadata>https://x.example</metadata></svg>"),
     ],
 )
 def test_what_an_attached_svg_does(finding_id: str, picture: str) -> None:
     assert found(with_file("a.svg", picture.encode(), "image/svg+xml")) == {finding_id}
+
+
+@pytest.mark.parametrize("twin_of", ["active_svg svg_link"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "<svg><path d='M0 0'/></svg>",
+        "<svg><defs><linearGradient xlink:href='#a'/></defs></svg>",
+        "<svg xmlns:a='https://x.example/ns'><metadata>https://x.example</metadata></svg>",
+        "<svg><style>.on{fill:red}</style><text class='onset'>click on the script</text></svg>",
+        "<svg><a href='#part'><rect/></a></svg>",
+    ],
+)
+def test_an_honest_svg_is_a_drawing_and_no_more(twin_of: str, picture: str) -> None:
+    assert found(with_file("a.svg", picture.encode(), "image/svg+xml")) == {"svg"}, twin_of
 
 
 NOTEBOOK = b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d" + b"\x00" * 64
@@ -274,13 +329,23 @@ FILE_IN_IT = b"\xe7\x16\xe3\xbd\x65\x26\x11\x45\xa4\xc4\x8d\x4d\x0b\x7a\x9e\xac"
         ("notebook_program", NOTEBOOK + FILE_IN_IT + DOS),
         ("notebook_program", NOTEBOOK + FILE_IN_IT + b"\x89PNG" + FILE_IN_IT + b"<script language=vbs>"),
         ("notebook_program", NOTEBOOK + FILE_IN_IT + b"@echo off\r\nstart x"),
-        ("notebook", NOTEBOOK),
-        ("notebook", NOTEBOOK + FILE_IN_IT + b"\x89PNG\r\n"),
-        ("notebook", NOTEBOOK + b"<script> is how pages run programs"),
     ],
 )
 def test_notebooks(finding_id: str, content: bytes) -> None:
     assert found(with_file("a.one", content)) == {finding_id}
+
+
+def test_old_macros_are_no_vba() -> None:
+    assert found(with_file("a.xls", OLE), {"xlm_macros": "Macro1"}) == {"old_macros"}
+
+
+@pytest.mark.parametrize("twin_of", ["notebook_program"])
+@pytest.mark.parametrize(
+    "content",
+    [NOTEBOOK, NOTEBOOK + FILE_IN_IT + b"\x89PNG\r\n", NOTEBOOK + b"<script> is how pages run programs"],
+)
+def test_an_honest_notebook_is_a_notebook_and_no_more(twin_of: str, content: bytes) -> None:
+    assert found(with_file("a.one", content)) == {"notebook"}, twin_of
 
 
 INNER = "From: {sender}\r\nSubject: x\r\nMIME-Version: 1.0\r\n{rest}"
@@ -326,18 +391,48 @@ REPORT = ("Return-Path: <>",)
 
 
 @pytest.mark.parametrize(
-    ("text", "headers", "kind", "content"),
+    ("twin_of", "text", "headers", "kind", "content"),
     [
-        ("Your message could not be delivered.", REPORT, "message/rfc822", inner()),
-        ("What do you think of this? " * 20, (), "message/rfc822", inner()),
-        ("Our own, from last week.", (), "message/rfc822", inner(sender="Lena <lena@meadow-farm.com>")),
-        ("My answer to you.", (), "message/rfc822", inner(sender=OWN)),
-        ("Minutes.", (), "message/rfc822", inner(rest="\r\nno links here\r\n")),
-        ("Minutes.", REPORT, "message/rfc822", inner_with("minutes.pdf", b"%PDF-1.4")),
+        ("nested_message", "Your message could not be delivered.", REPORT, "message/rfc822", inner()),
+        ("nested_message", "What do you think of this? " * 20, (), "message/rfc822", inner()),
+        (
+            "nested_message",
+            "Our own, from last week.",
+            (),
+            "message/rfc822",
+            inner(sender="Lena <lena@meadow-farm.com>"),
+        ),
+        ("nested_message", "My answer to you.", (), "message/rfc822", inner(sender=OWN)),
+        ("nested_message", "Minutes.", (), "message/rfc822", inner(rest="\r\nno links here\r\n")),
+        ("nested_program nested_page", "Minutes.", REPORT, "message/rfc822", inner_with("minutes.pdf", b"%PDF-1.4")),
+        ("nested_program", "Minutes.", REPORT, "message/rfc822", inner_with("notes.one", NOTEBOOK)),
+        (
+            "nested_program",
+            "Minutes.",
+            REPORT,
+            "message/rfc822",
+            inner_with("Pier.url", b"[InternetShortcut]\nURL=https://x.example\n"),
+        ),
+        (
+            "nested_page",
+            "Minutes.",
+            REPORT,
+            "message/rfc822",
+            inner_with("survey.html", b"<form><input name=q></form>"),
+        ),
+        ("nested_page", "Minutes.", REPORT, "message/rfc822", inner_with("notes.txt", PASSWORD_PAGE, "text/plain")),
+        ("nested_message nested_program", "Minutes.", (), "text/plain", inner_with("scan.exe", DOS)),
+        ("nested_message", "Minutes.", (), "text/plain", inner()),
     ],
 )
-def test_honest_messages_within(text: str, headers: tuple[str, ...], kind: str, content: bytes) -> None:
-    assert found(mail(text=text, headers=headers, attachments=(("", kind, content),))) == set()
+def test_honest_messages_within(twin_of: str, text: str, headers: tuple[str, ...], kind: str, content: bytes) -> None:
+    assert found(mail(text=text, headers=headers, attachments=(("", kind, content),))) == set(), twin_of
+
+
+def test_only_an_empty_return_path_makes_a_report() -> None:
+    headers = ("Return-Path: <lena@meadow-farm.com>",)
+    message = mail(text="See attached.", headers=headers, attachments=(("", "message/rfc822", inner()),))
+    assert found(message) == {"nested_message"}
 
 
 def test_an_outlook_message_with_links_is_a_cover_too() -> None:
@@ -371,20 +466,54 @@ def test_invitations(finding_id: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("twin_of", "content"),
     [
-        calendar("SUMMARY:Harvest", "DESCRIPTION:Join https://meadow-farm.com/room/1"),
-        calendar("DESCRIPTION:Join https://us02web.zoom.us/j/123456789?pwd=abc\\nDial in: +1 646 555 0100"),
-        calendar("DESCRIPTION:Microsoft Teams meeting https://teams.microsoft.com/l/meetup-join/19%3ameeting"),
-        calendar("DESCRIPTION:Invoices\\, bring yours. Order 2024-05-12 12:00"),
-        calendar(method="REPLY", organizer="boss@elsewhere.example"),
-        calendar(method="PUBLISH", organizer="boss@elsewhere.example"),
-        calendar(organizer=OWN),
-        b"not a calendar",
+        ("invitation_link", calendar("SUMMARY:Harvest", "DESCRIPTION:Join https://meadow-farm.com/room/1")),
+        (
+            "invitation_callback invitation_link",
+            calendar("DESCRIPTION:Join https://us02web.zoom.us/j/123456789?pwd=abc\\nDial in: +1 646 555 0100"),
+        ),
+        (
+            "invitation_link",
+            calendar("DESCRIPTION:Microsoft Teams meeting https://teams.microsoft.com/l/meetup-join/19%3ameeting"),
+        ),
+        ("invitation_callback", calendar("DESCRIPTION:Invoices\\, bring yours. Order 2024-05-12 12:00")),
+        ("invitation_of_another", calendar(method="REPLY", organizer="boss@elsewhere.example")),
+        ("invitation_of_another", calendar(method="PUBLISH", organizer="boss@elsewhere.example")),
+        ("invitation_of_another", calendar(organizer=OWN)),
+        ("invitation_of_another", b"not a calendar"),
+        ("invitation_callback", calendar("DESCRIPTION:We talk about the refund of May. Dial 123.")),
+        ("invitation_of_another", calendar(organizer="unknown")),
+        ("invitation_of_another", b"METHOD:REQUEST\r\nORGANIZER:mailto:boss@elsewhere.example\r\n"),
+        ("invitation_link", calendar("DESCRIPTION:Please confirm: https://rooms.example.org/1")),
     ],
 )
-def test_honest_invitations(content: bytes) -> None:
-    assert found(with_file("invite.ics", content, "text/calendar")) == set()
+def test_honest_invitations(twin_of: str, content: bytes) -> None:
+    assert found(with_file("invite.ics", content, "text/calendar")) == set(), twin_of
+
+
+@pytest.mark.parametrize(
+    ("headers", "results"),
+    [
+        ((), PROVEN + "; dkim=pass header.d=rooms.example"),
+        (("List-Id: Tides <tides.lists.example.net>",), "spf=pass smtp.mailfrom=lists.example.net; dkim=none"),
+    ],
+    ids=["a service that was proven too", "a list"],
+)
+def test_others_may_send_an_invitation(headers: tuple[str, ...], results: str) -> None:
+    content = calendar(organizer="boss@rooms.example")
+    message = mail(headers=headers, results=results, attachments=(("invite.ics", "text/calendar", content),))
+    assert found(message) == set()
+
+
+def test_a_file_that_is_no_calendar_is_not_read_as_one() -> None:
+    assert found(with_file("plan.txt", calendar(organizer="boss@elsewhere.example"), "text/plain")) == set()
+
+
+def test_a_page_is_made_for_nobody_where_the_account_has_no_address() -> None:
+    message = with_file("a.html", b"<html><p>See you.</p><script>print()</script></html>", "text/html")
+    prepared = prepare(message)
+    assert {one.id for detector in DETECTORS for one in detector(prepared)} == {"attachments.html"}
 
 
 def test_folded_lines_and_several_events_are_read() -> None:
@@ -396,7 +525,7 @@ def test_a_macro_workbook_of_a_proven_colleague_is_at_most_suspicious() -> None:
     seen = {"macros": "", "auto_exec": "workbook_open", "macro_calls": "xmlhttp"}
     message = with_file("plan.xlsm", b"PK\x03\x04")
     assert scan(message, own_address=OWN, authserv_id=SERVER).verdict.value == "clean"
-    worst = scan(message, own_address=OWN, authserv_id=SERVER, read_inside=read_as(seen))
+    worst = scan(message, own_address=OWN, authserv_id=SERVER, read_insides=read_as(seen))
     assert worst.verdict.value == "suspicious"
     stranger = mail("Pay <pay@x.example>", results=NOTHING, attachments=(("plan.xlsm", BYTES, b"PK\x03\x04"),))
     assert scan(stranger, own_address=OWN, authserv_id=SERVER).verdict.value != "clean"

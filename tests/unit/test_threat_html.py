@@ -89,53 +89,129 @@ def test_found(finding_id: str, html: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "html",
+    ("twin_of", "html"),
     [
-        LETTER,
-        f'<div style="display:none;max-height:0">Our plan for Monday, and for the boats &zwnj;&nbsp;</div>{LETTER}',
-        f'<div style="color:#fff;font-size:1px">Our plan for Monday{"&#847;&zwnj;&nbsp;" * 150}</div>{LETTER}',
-        f'{BLOCK}<div class="m" style="display:none">{WORDS}</div>',  # the same for phones
-        f'<table><td bgcolor="#003366"><p style="color:#ffffff">{WORDS}</p></td></table>',
-        f'<table style="background:url(x.png)"><td style="color:#fff">{WORDS}</td></table>',
-        f'<style>.dark{{background:#111}}</style><div class="dark"><p style="color:white">{WORDS}</p></div>',
-        f"<style>td{{background-color:black}}</style><table><td><font color=white>{WORDS}</font></td></table>",
-        f'<div style="background:linear-gradient(#000,#333);color:#fff">{WORDS}</div>',
-        f'<table><td style="font-size:0"><p style="font-size:13px">{WORDS}</p></td></table>',
-        "Mill<span style='display:none'>®</span> and Farm<span style='display:none'>(tm)</span> and Co",
-        "<p>one<b hidden>x</b> two<b hidden>x</b> three<b hidden>x</b> four<b hidden>x</b></p>",
-        "<p>Schiff\u00adfahrts\u00adgesell\u00adschaft, Donau\u00addampf\u00adschiff</p>" * 9,
-        "<p>mill\u200c.example and farm\u200c.example write to lena\u200c@mill.example</p>",  # kept from becoming links
-        "<p>می\u200cخواهم نمی\u200cشود کتاب\u200cها خانه\u200cها</p>",  # Persian needs them
-        "<p>👩\u200d🌾 👨\u200d👩\u200d👧 👩\u200d💻 🏳\ufe0f\u200d🌈 👩\u200d🚀</p>",
-        "<p>Ваш счёт за USB-кабель и SIM-карту от Meadow Farm</p>",
-        "<p>The α-helix, 5 µm, 10 kΩ, Δx and the Ελλάδα office</p>",
-        "<p>𝗕𝗶𝗴 𝗻𝗲𝘄𝘀 from the farm</p>",  # whole words in bold signs, as in posts
-        '<p dir="rtl" style="direction:rtl">שלום עולם, the plan for Monday</p>',
-        "<p><bdo dir=rtl>שלום עולם שלום עולם</bdo></p>",
-        "<p>" + "".join(f"&#{ord(one)};" for one in "Прочитайте наш план " * 9) + "</p>",
-        "<a href='mailto:x'>" + "".join(f"&#{ord(one)};" for one in "lena@meadow-farm.com") + "</a>" + LETTER,
-        f'{LETTER}<a href="https://tide-tables.net/"><img src="https://tide-tables.net/x.png"></a>',
-        '<a href="https://meadow-farm.com/"><img src="https://meadow-farm.com/x.png"></a>',  # the sender's own page
-        "<img src='cid:photo'>",
-        '<form action="https://meadow-farm.com/search"><input name="q"><input type=submit></form>',
-        '<input type="checkbox" class="menu"><input type="radio" name="carousel-1">',
-        '<input type="hidden" name="password" value="x">',
-        '<input name="passenger"><input name="compass"><input name="discard">',
-        '<script type="application/ld+json">{"@type":"Order"}</script>' + LETTER,
-        '<svg viewBox="0 0 9 9"><path d="M0 0"/><rect width=4 height=4 fill="#000"/></svg>' + LETTER,
-        '<meta http-equiv="Content-Type" content="text/html; charset=utf-8"><meta http-equiv="refresh" content="60">',
-        '<iframe src="https://meadow-farm.com/x"></iframe><object></object>',
-        '<base target="_blank"><a href="https://tide-tables.net/">tides</a>',
-        '<base href="https://meadow-farm.com/"><a href="x">more</a>',
-        '<!--[if mso]><v:rect href="https://b.example/x"/><![endif]-->'
-        '<!--[if !mso]><!--><a href="https://b.example/x">x</a><!--<![endif]-->',
-        '<!--[if mso]><table xmlns="http://schemas.microsoft.com/x"><![endif]--><a href="https://b.example/x">x</a>',
-        '<!--[if mso]><link href="https://fonts.googleapis.com/css"><![endif]-->',
-        "<!--[if mso]>" * 9 + LETTER,
+        ("hidden_text", LETTER),
+        (
+            "hidden_text",
+            f'<div style="display:none;max-height:0">Our plan for Monday, and for the boats &zwnj;&nbsp;</div>{LETTER}',
+        ),
+        (
+            "hidden_text split_words",
+            f'<div style="color:#fff;font-size:1px">Our plan for Monday{"&#847;&zwnj;&nbsp;" * 150}</div>{LETTER}',
+        ),
+        ("hidden_text", f'{BLOCK}<div class="m" style="display:none">{WORDS}</div>'),  # the same for phones
+        ("hidden_text", f'<table><td bgcolor="#003366"><p style="color:#ffffff">{WORDS}</p></td></table>'),
+        ("hidden_text", f'<table style="background:url(x.png)"><td style="color:#fff">{WORDS}</td></table>'),
+        (
+            "hidden_text",
+            f'<style>.dark{{background:#111}}</style><div class="dark"><p style="color:white">{WORDS}</p></div>',
+        ),
+        (
+            "hidden_text",
+            f"<style>td{{background-color:black}}</style><table><td><font color=white>{WORDS}</font></td></table>",
+        ),
+        ("hidden_text", f'<div style="background:linear-gradient(#000,#333);color:#fff">{WORDS}</div>'),
+        ("hidden_text zero_font", f'<table><td style="font-size:0"><p style="font-size:13px">{WORDS}</p></td></table>'),
+        ("zero_font", "Mill<span style='display:none'>®</span> and Farm<span style='display:none'>(tm)</span> and Co"),
+        ("zero_font", "<p>one<b hidden>x</b> two<b hidden>x</b> three<b hidden>x</b> four<b hidden>x</b></p>"),
+        ("split_words", "<p>Schiff\u00adfahrts\u00adgesell\u00adschaft, Donau\u00addampf\u00adschiff</p>" * 9),
+        (
+            "split_words",
+            "<p>mill\u200c.example and farm\u200c.example write to lena\u200c@mill.example</p>",
+        ),  # kept from becoming links
+        ("split_words", "<p>می\u200cخواهم نمی\u200cشود کتاب\u200cها خانه\u200cها</p>"),  # Persian needs them
+        ("split_words", "<p>👩\u200d🌾 👨\u200d👩\u200d👧 👩\u200d💻 🏳\ufe0f\u200d🌈 👩\u200d🚀</p>"),
+        ("disguised_words", "<p>Ваш счёт за USB-кабель и SIM-карту от Meadow Farm</p>"),
+        ("disguised_words", "<p>The α-helix, 5 µm, 10 kΩ, Δx and the Ελλάδα office</p>"),
+        ("disguised_words", "<p>𝗕𝗶𝗴 𝗻𝗲𝘄𝘀 from the farm</p>"),  # whole words in bold signs, as in posts
+        ("turned_letters", '<p dir="rtl" style="direction:rtl">שלום עולם, the plan for Monday</p>'),
+        ("turned_letters", "<p><bdo dir=rtl>שלום עולם שלום עולם</bdo></p>"),
+        ("encoded_text", "<p>" + "".join(f"&#{ord(one)};" for one in "Прочитайте наш план " * 9) + "</p>"),
+        (
+            "encoded_text",
+            "<a href='mailto:x'>" + "".join(f"&#{ord(one)};" for one in "lena@meadow-farm.com") + "</a>" + LETTER,
+        ),
+        (
+            "image_only picture_to_anywhere",
+            f'{LETTER}<a href="https://tide-tables.net/"><img src="https://tide-tables.net/x.png"></a>',
+        ),
+        (
+            "image_only picture_to_anywhere",
+            '<a href="https://meadow-farm.com/"><img src="https://meadow-farm.com/x.png"></a>',
+        ),  # the sender's own page
+        ("image_only", "<img src='cid:photo'>"),
+        (
+            "form_elsewhere password_field",
+            '<form action="https://meadow-farm.com/search"><input name="q"><input type=submit></form>',
+        ),
+        (
+            "form_elsewhere password_field card_field",
+            '<input type="checkbox" class="menu"><input type="radio" name="carousel-1">',
+        ),
+        ("password_field", '<input type="hidden" name="password" value="x">'),
+        ("password_field card_field", '<input name="passenger"><input name="compass"><input name="discard">'),
+        ("script smuggling", '<script type="application/ld+json">{"@type":"Order"}</script>' + LETTER),
+        ("svg_program", '<svg viewBox="0 0 9 9"><path d="M0 0"/><rect width=4 height=4 fill="#000"/></svg>' + LETTER),
+        (
+            "refresh",
+            '<meta http-equiv="Content-Type" content="text/html"><meta http-equiv="refresh" content="60">',
+        ),
+        ("frame_elsewhere page_in_frame", '<iframe src="https://meadow-farm.com/x"></iframe><object></object>'),
+        ("base_elsewhere", '<base target="_blank"><a href="https://tide-tables.net/">tides</a>'),
+        ("base_elsewhere", '<base href="https://meadow-farm.com/"><a href="x">more</a>'),
+        (
+            "outlook_differs",
+            '<!--[if mso]><v:rect href="https://b.example/x"/><![endif]-->'
+            '<!--[if !mso]><!--><a href="https://b.example/x">x</a><!--<![endif]-->',
+        ),
+        (
+            "outlook_differs",
+            '<!--[if mso]><table xmlns="http://schemas.microsoft.com/x"><![endif]--><a href="https://b.example/x">x</a>',
+        ),
+        ("outlook_differs", '<!--[if mso]><link href="https://fonts.googleapis.com/css"><![endif]-->'),
+        ("outlook_differs", "<!--[if mso]>" * 9 + LETTER),
+        (
+            "zero_font",
+            "<p>Invoice<span style='display:none'> (copy)</span> and<b hidden> the</b> receipt<b hidden>s</b></p>",
+        ),
+        ("turned_letters", "<p>The ticket \u202eA17-B\u202c is yours.</p>"),
+        ("encoded_text", "".join(one if one.isascii() else f"&#{ord(one)};" for one in "Grüße, „Übergröße“ … " * 30)),
+        (
+            "encoded_text",
+            "".join(f"&#{ord(one)};" for one in "Lena Ott, lena@meadow-farm.com, Meadow Farm at the old mill, pier 7")
+            + LETTER * 3,
+        ),
+        ("picture_to_anywhere", f'{LETTER}<a href="https://bit.ly/3abc"><img src="x"></a>'),
+        ("picture_to_anywhere image_only", '<a href="https://bit.ly/3abc">the photos</a><img src="cid:1">'),
+        ("card_field", '<input name="discard_changes"><input name="cardigan_size"><input name="pinboard">'),
+        ("password_field card_field", "<p>We never ask for a password, a card number or a CVV.</p>"),
+        (
+            "form_elsewhere",
+            '<form action="https://tide-tables.net/vote"><input type="radio" name="a"><input type="submit"></form>',
+        ),
+        (
+            "smuggling script",
+            f"{LETTER}<p>The script was: document.write(unescape(x)), with eval(atob(y)) at its end.</p>",
+        ),
+        ("smuggling script", f"{LETTER}<pre>&lt;script&gt;URL.createObjectURL(new Blob([x]))&lt;/script&gt;</pre>"),
+        ("svg_program", "<svg><title>On load</title><g class='onload'><circle r=4 /></g></svg>" + LETTER),
+        ("svg_program", '<svg role="img"><use href="#mark"/><text>script</text></svg>' + LETTER),
+        ("refresh", '<meta http-equiv="X-UA-Compatible" content="IE=edge; url=none">' + LETTER),
+        ("refresh", '<meta name="refresh" content="0;url=https://b.example/">' + LETTER),
+        ("page_in_frame", '<iframe src="about:blank"></iframe>' + LETTER),
+        ("page_in_frame", '<img src="data:image/png;base64,iVBORw0KGgo="><object data="cid:plan"></object>' + LETTER),
+        ("frame_elsewhere", '<iframe src="https://mail.meadow-farm.com/x"></iframe><embed src="/x.swf">'),
+        ("frame_elsewhere", '<iframe src="https://www.example.org/calendar"></iframe>' + LETTER),
+        ("base_elsewhere", '<base href="https://b.example/"><p>See the plan for Monday.</p>'),
+        ("base_elsewhere", '<base href="https://b.example/"><a href="https://c.example/plan">the plan</a>'),
+        ("form_elsewhere", '<input name="q"><a href="https://b.example/">look</a>' + LETTER),
+        ("outlook_differs", '<!--[if mso]><a href="https://support.microsoft.com/x">x</a><![endif]-->' + LETTER),
+        ("encoded_text", "".join(f"&#{ord(one)};" for one in "Lena Ott, lena@meadow-farm.com, " * 4) + LETTER * 5),
     ],
-)  # fmt: skip
-def test_benign_twin(html: str) -> None:
-    assert found(mail(html=html, results=NOTHING), "html") == set()
+)
+def test_benign_twin(twin_of: str, html: str) -> None:
+    assert found(mail(html=html, results=NOTHING), "html") == set(), twin_of
 
 
 def test_a_proven_sender_may_show_a_picture_of_its_own() -> None:
@@ -175,3 +251,9 @@ def test_a_picture_from_a_free_mailbox() -> None:
     assert found(free, "html") == {"html.picture_to_anywhere"}
     assert found(mail(html=page, results=PROVEN), "html") == {"html.image_only"}
     assert found(mail("Lena <lena.ott@gmail.com>", html=LETTER + page, results=PROVEN), "html") == set()
+
+
+def test_a_list_may_send_a_picture() -> None:
+    page = '<a href="https://tide-tables.net/"><img src="x"></a>'
+    results = "spf=pass smtp.mailfrom=lists.example.net; dkim=none"
+    assert found(mail(html=page, results=results, headers=("List-Id: <tides.lists.example.net>",)), "html") == set()

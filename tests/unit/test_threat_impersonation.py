@@ -9,6 +9,7 @@ from threat_mail import NOTHING, OWN, PROVEN, SERVER, context, found, mail
 
 from mailmill.model import SenderHistory
 from mailmill.processing.threat.context import prepare
+from mailmill.processing.threat.engine import scan
 from mailmill.processing.threat.evidence import posing as posing_module
 from mailmill.processing.threat.evidence.impersonation import brand_at
 from mailmill.processing.threat.evidence.posing import MAX_FIRST_LINES, Sign, posings
@@ -41,12 +42,14 @@ POSES = [
 ]
 
 
+@pytest.mark.parametrize("finding_id", ["poses_as_brand"])
 @pytest.mark.parametrize(("sender", "subject", "html"), POSES)
 @pytest.mark.parametrize("results", [NOTHING, PROVEN])
-def test_poses(sender: str, subject: str, html: str, results: str) -> None:
-    assert "impersonation.poses_as_brand" in found(mail(sender, subject=subject, html=html, results=results))
+def test_poses(finding_id: str, sender: str, subject: str, html: str, results: str) -> None:
+    assert f"impersonation.{finding_id}" in found(mail(sender, subject=subject, html=html, results=results))
 
 
+@pytest.mark.parametrize("finding_id", ["speaks_as_brand"])
 @pytest.mark.parametrize(
     ("sender", "subject", "html"),
     [
@@ -56,9 +59,9 @@ def test_poses(sender: str, subject: str, html: str, results: str) -> None:
         ("Trust Wallet <n@tide-tables.net>", "Verify your Trust Wallet", page("Please confirm.")),
     ],
 )
-def test_speaks(sender: str, subject: str, html: str) -> None:
+def test_speaks(finding_id: str, sender: str, subject: str, html: str) -> None:
     ids = found(mail(sender, subject=subject, html=html, results=NOTHING), "impersonation")
-    assert ids == {"impersonation.speaks_as_brand"}
+    assert ids == {f"impersonation.{finding_id}"}
 
 
 BENIGN = [
@@ -89,14 +92,61 @@ BENIGN = [
         POSES[0][1],
         page("The Netflix Team", "© 2026 Netflix, Inc.", link='<a href="https://www.netflix.com/x">Go on</a>'),
     ),
+    # most of its links lead to the brand, and it is proven
+    (
+        "Lena <lena@meadow-farm.com>",
+        POSES[0][1],
+        page(
+            '<a href="https://www.netflix.com/a">1</a> <a href="https://www.netflix.com/b">2</a>',
+            "The Netflix Team",
+            "© 2026 Netflix, Inc.",
+        ),
+    ),
     # a second domain that carries the name, proven
     ("Netflix <n@netflix-research.com>", POSES[0][1], page("The Netflix Team", "© 2026 Netflix, Inc.")),
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("twin_of", ["poses_as_brand speaks_as_brand"])
 @pytest.mark.parametrize(("sender", "subject", "html"), BENIGN)
-def test_benign_twin(sender: str, subject: str, html: str) -> None:
-    assert found(mail(sender, subject=subject, html=html, results=PROVEN), "impersonation") == set()
+def test_benign_twin(twin_of: str, sender: str, subject: str, html: str) -> None:
+    assert found(mail(sender, subject=subject, html=html, results=PROVEN), "impersonation") == set(), twin_of
+
+
+NOTICE = "<p>Your account is suspended. Verify your identity within 24 hours.</p>"
+
+
+@pytest.mark.parametrize("finding_id", ["service_on_free_page"])
+@pytest.mark.parametrize(
+    "target",
+    ["https://account-desk.web.app/x", "https://bit.ly/3abc", "https://forms.gle/abc123", "http://x.ddns.net/a"],
+)
+def test_a_service_on_a_page_that_nobody_stands_behind(finding_id: str, target: str) -> None:
+    message = mail(STRANGER, html=f'{NOTICE}<a href="{target}">Go on</a>', results=PROVEN)
+    assert f"impersonation.{finding_id}" in found(message)
+
+
+@pytest.mark.parametrize("twin_of", ["service_on_free_page"])
+@pytest.mark.parametrize(
+    ("sender", "html"),
+    [
+        (STRANGER, f'{NOTICE}<a href="https://tide-tables.net/account">Go on</a>'),  # its own site
+        (
+            STRANGER,
+            f'{NOTICE}<a href="https://forms.gle/abc123">Survey</a> <a href="https://tide-tables.net/">Tide tables</a>',
+        ),
+        (STRANGER, '<p>The photos of Monday are here.</p><a href="https://photo-club.web.app/x">Look</a>'),
+        ("Desk <n@account-desk.web.app>", f'{NOTICE}<a href="https://account-desk.web.app/x">Go on</a>'),
+    ],
+)
+def test_a_service_on_its_own_page(twin_of: str, sender: str, html: str) -> None:
+    assert f"impersonation.{twin_of}" not in found(mail(sender, html=html, results=PROVEN))
+
+
+def test_a_second_domain_that_carries_the_name_wants_proof() -> None:
+    html = page("The Netflix Team", "© 2026 Netflix, Inc.")
+    message = mail("Netflix <n@netflix-research.com>", subject=POSES[0][1], html=html, results=NOTHING)
+    assert found(message, "impersonation") == {"impersonation.poses_as_brand"}
 
 
 def test_a_mailbox_at_a_brands_service_is_not_the_brand() -> None:
@@ -201,3 +251,44 @@ def test_traps(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found(mail(STRANGER, subject=trap, text=trap), "impersonation")
     found(mail(STRANGER, subject=trap[:900], text="\n".join([trap[:200]] * 400)), "impersonation")
     assert asked < 20_000
+
+
+NOTE = (
+    'Note from Max Hill: "If you did not make this transaction, please call us at +1 (803) 555-0121 to cancel. '
+    '$629.99 will be deducted today."'
+)
+FOOT = "We never ask for your password. Learn about phishing and scams in our help pages."
+
+
+@pytest.mark.parametrize("finding_id", ["strangers_note"])
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ("Money request", f"Max Hill requested $629.99.\n{NOTE}"),
+        ("Invoice 7", f"Payment request\n{NOTE}\n{FOOT}"),
+        ("Max Hill sent you a request", f"Seller note to customer\n{NOTE}"),
+    ],
+)
+def test_a_service_passes_on_a_strangers_note(finding_id: str, subject: str, text: str) -> None:
+    message = mail("PayPal <service@paypal.com>", subject=subject, text=text)
+    assert f"impersonation.{finding_id}" in found(message)
+    # That the service is known and often heard of says nothing for its user.
+    history = SenderHistory(known=True, account_messages=200, received=40, sent=1)
+    for known in (SenderHistory(), history):
+        assert scan(message, own_address=OWN, authserv_id=SERVER, history=known).verdict.value == "suspicious"
+
+
+@pytest.mark.parametrize("twin_of", ["strangers_note"])
+@pytest.mark.parametrize(
+    ("sender", "text"),
+    [
+        ("PayPal <service@paypal.com>", 'Max Hill requested $20. Note from Max Hill: "For the boat, thank you."'),
+        ("PayPal <service@paypal.com>", "Max Hill requested $20. Questions? Call Max at +1 (803) 555-0121."),
+        (
+            "Meadow Farm <shop@meadow-farm.com>",
+            f"Thank you for your order.\n{NOTE}",
+        ),  # its own words, and its own number
+    ],
+)
+def test_an_honest_note(twin_of: str, sender: str, text: str) -> None:
+    assert f"impersonation.{twin_of}" not in found(mail(sender, text=text))

@@ -223,3 +223,36 @@ def test_broken_archives_never_raise() -> None:
 def test_a_stream_that_needs_much_memory_is_left_alone() -> None:
     wide = lzma.compress(b"x", lzma.FORMAT_XZ, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 256 << 20}])
     assert archive.read("a.xz", wide).members == ("a",)
+
+
+def linked(url: str) -> bytes:
+    return ooxml({"word/document.xml": f'<w:instrText>HYPERLINK "{url}"</w:instrText>'})
+
+
+def test_documents_beyond_the_bound_are_told() -> None:
+    many = {f"{number}.docx": linked("https://x.example") for number in range(archive.MAX_DOCUMENTS + 5)}
+    assert archive.read("a.zip", zip_of(many)).seen["documents_unread"] == "5 of 35 documents in it were not read"
+    few = {f"{number}.docx": linked("https://x.example") for number in range(archive.MAX_DOCUMENTS)}
+    assert "documents_unread" not in archive.read("a.zip", zip_of(few)).seen
+
+
+@pytest.mark.parametrize("decoy", [("pdf", b"%PDF-1.7"), ("docx", ooxml({"word/document.xml": "words" * 9_000}))])
+def test_many_documents_keep_none_out_of_sight(decoy: tuple[str, bytes]) -> None:
+    extension, content = decoy
+    decoys = {f"{number}.{extension}": content + b" " * 5_000 for number in range(60)}
+    inner = zip_of({"plan.docx": linked("https://x.example/plan")})
+    for members in ({**decoys, "inner.zip": inner}, {"inner.zip": inner, **decoys}):
+        found = archive.read("a.zip", zip_of(members, method=zipfile.ZIP_STORED))
+        assert [one.url for one in found.targets] == ["https://x.example/plan"]
+        assert "documents_unread" in found.seen
+
+
+def test_no_document_is_begun_when_half_of_the_time_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen of the archive would be lost with the process that reads it."""
+    left = iter([2.0, 1.5, 0.9])
+    monkeypatch.setattr(archive, "getitimer", lambda _which: (next(left), 0.0))
+    found = archive.read(
+        "a.zip", zip_of({"a.docx": linked("https://x.example"), "b.docx": linked("https://y.example")})
+    )
+    assert found.seen["documents_unread"] == "1 of 2 documents in it were not read"
+    assert len(found.targets) == 1

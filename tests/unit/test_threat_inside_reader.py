@@ -12,12 +12,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from threat_files import DOS, attachment, ooxml, tar_of, zip_of
 
 from mailmill.message_parser import Attachment
-from mailmill.processing.threat.evidence import inside_child, inside_reader
+from mailmill.processing.threat.evidence import inside_child, inside_process, inside_purse, inside_reader
 from mailmill.processing.threat.evidence.inside import (
     MAX_MEMBERS,
     MAX_SEEN,
@@ -33,7 +34,7 @@ from mailmill.processing.threat.evidence.readers import reader_for
 
 # A reader in the place of one of ours, in a folder that the child finds as this process does; the file says what to do.
 STAND_IN = """
-import os, signal, sys, time
+import os, signal, sys, threading, time
 from mailmill.processing.threat.evidence.inside import Inside
 
 def read(name, content):
@@ -42,6 +43,11 @@ def read(name, content):
         time.sleep(1_000)
     if job == "spin":
         while True: pass
+    if job == "compute":
+        until = time.process_time() + 0.3
+        while time.process_time() < until: pass
+    if job == "wait":
+        threading.Event().wait(0.5)
     if job == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if job == "leave":
@@ -55,7 +61,6 @@ def read(name, content):
     if job == "print":
         print("not a frame", flush=True); os.write(1, b"\\\\x00" * 100)
     if job == "last":
-        import threading
         threading.Timer(0.05, os._exit, (0,)).start()
     if job == "much":
         return Inside({str(n): "x" * 10_000 for n in range(9_000)}, ("m" * 9_000,) * 9_000, (), "\\U0001F600" * 10**6)
@@ -76,8 +81,13 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reader(stand_in: None) -> Iterator[InsideReader]:
-    with InsideReader(file_seconds=3.0, memory_bytes=256 << 20) as one:
+    with InsideReader(file_wait_seconds=3.0, memory_bytes=256 << 20) as one:
         yield one
+
+
+def read_one(reader: InsideReader, one: Attachment) -> Inside:
+    [inside] = reader([one])
+    return inside
 
 
 def job(what: str, number: int = 0) -> Attachment:
@@ -85,7 +95,7 @@ def job(what: str, number: int = 0) -> Attachment:
 
 
 def pid_of(reader: InsideReader, number: int) -> int:
-    return int(reader(job("tell", number)).seen["pid"])
+    return int(read_one(reader, job("tell", number)).seen["pid"])
 
 
 def is_gone(pid: int) -> bool:
@@ -98,26 +108,26 @@ def is_gone(pid: int) -> bool:
 
 def test_real_files_are_read_by_a_child() -> None:
     with InsideReader() as reader:
-        packed = reader(attachment("a.zip", zip_of({"b.zip": zip_of({"setup.exe": DOS})})))
+        packed = read_one(reader, attachment("a.zip", zip_of({"b.zip": zip_of({"setup.exe": DOS})})))
         assert "program" in packed.seen
         assert packed.members == ("b.zip", "setup.exe")
         linked = '<w:instrText>HYPERLINK "https://x.example/"</w:instrText>'
-        document = reader(attachment("a.docx", ooxml({"word/document.xml": linked})))
+        document = read_one(reader, attachment("a.docx", ooxml({"word/document.xml": linked})))
         assert document.targets == (Target("office_link", "https://x.example/"),)
-        assert "bomb" in reader(attachment("a.tgz", tar_of({"a": bytes(40 << 20)}, "w:gz"))).seen
+        assert "bomb" in read_one(reader, attachment("a.tgz", tar_of({"a": bytes(40 << 20)}, "w:gz"))).seen
         assert len(reader._all) == 1
 
 
 def test_nothing_is_started_for_what_is_not_worth_opening() -> None:
     with InsideReader() as reader:
-        assert reader(attachment("a.txt", b"hello")) is NOTHING
-        assert reader(attachment("a.png", b"\x89PNG\r\n\x1a\n")) is NOTHING
+        assert read_one(reader, attachment("a.txt", b"hello")) is NOTHING
+        assert read_one(reader, attachment("a.png", b"\x89PNG\r\n\x1a\n")) is NOTHING
         assert not reader._all
 
 
 def test_a_child_is_kept_and_has_none_of_our_environment(reader: InsideReader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILMILL_MASTER_KEY", "secret")
-    first = reader(job("tell", 1))
+    first = read_one(reader, job("tell", 1))
     assert pid_of(reader, 2) == int(first.seen["pid"]) != os.getpid()
     assert set(first.seen["environment"].split(",")) <= {"PYTHONPATH", "LC_ALL", "LC_CTYPE"}
     assert first.seen["cwd"] == "/"
@@ -135,7 +145,7 @@ def test_a_child_is_kept_and_has_none_of_our_environment(reader: InsideReader, m
 )
 def test_a_child_that_a_file_ends_is_replaced(reader: InsideReader, what: str, word: str) -> None:
     before = pid_of(reader, 1)
-    assert list(reader(job(what)).seen) == [word]
+    assert list(read_one(reader, job(what)).seen) == [word]
     assert is_gone(before)
     assert pid_of(reader, 2) != before
 
@@ -143,38 +153,38 @@ def test_a_child_that_a_file_ends_is_replaced(reader: InsideReader, what: str, w
 @pytest.mark.parametrize("what", ["raise", "exit"])
 def test_a_reader_that_gives_up_costs_no_child(reader: InsideReader, what: str) -> None:
     before = pid_of(reader, 1)
-    assert list(reader(job(what)).seen) == ["unreadable"]
+    assert list(read_one(reader, job(what)).seen) == ["unreadable"]
     assert pid_of(reader, 2) == before
 
 
 def test_what_a_library_prints_gets_into_no_frame(reader: InsideReader) -> None:
-    assert "pid" in reader(job("print")).seen
-    assert "pid" in reader(job("tell")).seen
+    assert "pid" in read_one(reader, job("print")).seen
+    assert "pid" in read_one(reader, job("tell")).seen
 
 
 def test_an_answer_is_bounded(reader: InsideReader) -> None:
-    inside = reader(job("much"))
+    inside = read_one(reader, job("much"))
     assert len(inside.seen) == MAX_SEEN
     assert len(inside.members) == MAX_MEMBERS
     assert len(inside.text) == MAX_TEXT_CHARS
 
 
 def test_the_same_content_is_read_once(reader: InsideReader) -> None:
-    first = reader(job("tell"))
+    first = read_one(reader, job("tell"))
     os.kill(int(first.seen["pid"]), signal.SIGKILL)
-    assert reader(job("tell")) is first
-    assert list(reader(job("die")).seen) == ["unreadable"]
+    assert read_one(reader, job("tell")) is first
+    assert list(read_one(reader, job("die")).seen) == ["unreadable"]
     again = pid_of(reader, 1)
-    assert list(reader(job("die")).seen) == ["unreadable"]
+    assert list(read_one(reader, job("die")).seen) == ["unreadable"]
     assert pid_of(reader, 2) == again
 
 
 def test_what_is_kept_is_bounded(reader: InsideReader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside_reader, "MAX_KEPT", 3)
     for number in range(10):
-        reader(job("tell", number))
+        read_one(reader, job("tell", number))
     assert len(reader._kept) == 3
-    reader(job("much"))
+    read_one(reader, job("much"))
     assert all("pid" in each.seen for each in reader._kept.values())
 
 
@@ -189,16 +199,16 @@ def test_a_child_that_ends_by_itself_as_a_file_is_sent_costs_none(
     reader: InsideReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its last file, or when idle for long; its parent still thinks it alive."""
-    before = int(reader(job("last")).seen["pid"])
+    before = int(read_one(reader, job("last")).seen["pid"])
     os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
-    monkeypatch.setattr(inside_reader._Child, "alive", True)
+    monkeypatch.setattr(inside_process.ChildProcess, "alive", True)
     assert pid_of(reader, 2) != before
 
 
 def test_an_idle_child_ends_and_the_next_file_gets_another(
     reader: InsideReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inside_reader, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(inside_process, "IDLE_SECONDS", 0.05)
     before = pid_of(reader, 1)
     ended = os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
     assert ended is not None
@@ -211,7 +221,7 @@ import sys
 from threat_files import attachment
 from mailmill.processing.threat.evidence.inside_reader import InsideReader
 read = InsideReader()
-print(read(attachment("a.zip", b"PK\\x03\\x04job:tell;1")).seen["pid"], flush=True)
+print(read([attachment("a.zip", b"PK\\x03\\x04job:tell;1")])[0].seen["pid"], flush=True)
 sys.stdin.read()
 """
 
@@ -237,19 +247,90 @@ def test_a_child_ends_with_its_parent(stand_in: None, tmp_path: Path) -> None:
         os.close(descriptor)
 
 
-def test_a_message_has_a_bound_of_its_own(stand_in: None) -> None:
-    with InsideReader(file_seconds=2.0, message_seconds=1.0) as reader:
-        reader(job("tell"))
-        read = reader.for_message()
-        assert list(read(job("hang", 1)).seen) == ["too_slow"]
-        assert read(job("tell", 2)).seen["too_slow"] == "the message's other files took the time"
-        assert "pid" in reader.for_message()(job("tell", 2)).seen
+def words(insides: list[Inside]) -> list[str]:
+    """The first word of each: ``pid`` for a file that was read."""
+    return [next(iter(inside.seen)) for inside in insides]
+
+
+def test_equal_files_of_a_message_are_read_once(reader: InsideReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents: list[bytes] = []
+    exchange = inside_process.ChildProcess.exchange
+
+    def counted(self: inside_process.ChildProcess, name: str, content: bytes, *seconds: float) -> dict[str, Any]:
+        contents.append(content)
+        return exchange(self, name, content, *seconds)
+
+    monkeypatch.setattr(inside_process.ChildProcess, "exchange", counted)
+    first, other, again, text = reader([job("much", 1), job("much", 2), job("much", 1), attachment("a.txt", b"hello")])
+    assert first is again and len(contents) == 2
+    assert other == first and text is NOTHING
+
+
+def test_a_slow_file_keeps_none_of_the_others_from_being_read(stand_in: None) -> None:
+    with InsideReader(message_seconds=2.0, file_seconds=1.0) as reader:
+        insides = reader([job("spin"), *(job("tell", number) for number in range(1_000, 1_003))])
+        assert words(insides) == ["too_slow", "pid", "pid", "pid"]
+
+
+def test_a_file_that_needs_more_than_its_share_is_read_when_the_others_were(
+    reader: InsideReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside_purse, "SHARE_SECONDS", 0.1)
+    shares: list[float] = []
+    exchange = inside_process.ChildProcess.exchange
+
+    def noted(
+        self: inside_process.ChildProcess, name: str, content: bytes, share: float, seconds: float
+    ) -> dict[str, Any]:
+        if b"compute" in content:
+            shares.append(share)
+        return exchange(self, name, content, share, seconds)
+
+    monkeypatch.setattr(inside_process.ChildProcess, "exchange", noted)
+    insides = reader([job("compute"), *(job("tell", number) for number in range(1_000_000, 1_000_020))])
+    assert words(insides) == ["pid"] * 21
+    first, second = shares
+    assert first < 0.3 < second
+
+
+def test_the_files_of_a_message_have_a_bound_together(stand_in: None) -> None:
+    with InsideReader(message_seconds=0.6, file_seconds=0.4) as reader:
+        heap = reader([job("spin", number) for number in range(10, 20)])
+        assert words(heap) == ["too_slow"] + ["not_reached"] * 9
+        assert heap[-1].seen["not_reached"] == "the message's other files took the time"
+        assert words(reader([job("tell", 5)])) == ["pid"]
+
+
+def test_bytes_of_a_message_have_a_bound(reader: InsideReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inside_purse, "MESSAGE_BYTES", 40)
+    insides = reader([job("tell", 1), job("tell", 2), job("tell", 10_000_000)])
+    assert words(insides) == ["pid", "pid", "not_reached"]
+    assert insides[2].seen["not_reached"] == "the message's other files were too much"
+
+
+def test_the_most_dangerous_files_are_read_first(reader: InsideReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a hundred decoys, or before them, whatever the order in the message."""
+    monkeypatch.setattr(inside_purse, "MESSAGE_BYTES", 4_000)
+    decoys = [attachment(f"{number}.zip", b"PK\x03\x04job:tell;" + b"%d" % number * 400) for number in range(100, 120)]
+    for message in ([*decoys, job("tell", 1)], [job("tell", 1), *decoys]):
+        read = dict(zip((one.filename for one in message), words(reader(message)), strict=True))
+        assert read["a.zip"] == "pid" and "not_reached" in read.values()
+
+
+def test_a_machine_that_is_busy_costs_no_file(stand_in: None) -> None:
+    """What counts is the computing of the child, not the clock: this one waits for longer than it may compute."""
+    with InsideReader(message_seconds=0.2, file_seconds=0.2) as reader:
+        assert words(reader([job("wait", 1), job("tell", 2)])) == ["pid", "pid"]
+
+
+def test_a_hanging_file_costs_its_own_time(reader: InsideReader) -> None:
+    assert words(reader([job("hang", 1), job("tell", 2)])) == ["too_slow", "pid"]
 
 
 def test_children_are_bounded_for_any_number_of_threads(reader: InsideReader) -> None:
     pids: list[str] = []
     threads = [
-        threading.Thread(target=lambda number=number: pids.append(reader(job("tell", number)).seen["pid"]))
+        threading.Thread(target=lambda number=number: pids.append(read_one(reader, job("tell", number)).seen["pid"]))
         for number in range(12)
     ]
     for thread in threads:
@@ -261,10 +342,10 @@ def test_children_are_bounded_for_any_number_of_threads(reader: InsideReader) ->
 
 
 def test_closing_ends_the_children_also_at_work(stand_in: None) -> None:
-    reader = InsideReader(file_seconds=60.0, message_seconds=60.0)
+    reader = InsideReader(file_wait_seconds=60.0, wait_seconds=60.0)
     pids = {pid_of(reader, 1)}
     results: list[Inside] = []
-    thread = threading.Thread(target=lambda: results.append(reader(job("hang"))))
+    thread = threading.Thread(target=lambda: results.append(read_one(reader, job("hang"))))
     thread.start()
     while reader._free:
         pass
@@ -272,18 +353,18 @@ def test_closing_ends_the_children_also_at_work(stand_in: None) -> None:
     thread.join()
     assert list(results[0].seen) == ["unreadable"]
     assert all(is_gone(pid) for pid in pids)
-    assert list(reader(job("tell")).seen) == ["unreadable"]
+    assert list(read_one(reader, job("tell")).seen) == ["unreadable"]
 
 
 def test_no_interpreter_is_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with InsideReader() as reader:
-        assert list(reader(job("tell")).seen) == ["unreadable"]
+        assert list(read_one(reader, job("tell")).seen) == ["unreadable"]
 
 
 def test_a_file_too_large_is_not_sent(reader: InsideReader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside_reader, "MAX_CONTENT_BYTES", 10)
-    assert list(reader(job("tell")).seen) == ["too_large"]
+    assert list(read_one(reader, job("tell")).seen) == ["too_large"]
     assert not reader._all
 
 
@@ -313,8 +394,8 @@ def test_the_child_answers_whatever_a_reader_raises(monkeypatch: pytest.MonkeyPa
     def fails(name: str, content: bytes) -> Inside:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inside_child, "readers", SimpleNamespace(read=fails))
-    assert inside_child.read_file("a", b"") == {"failed": "KeyboardInterrupt"}
+    monkeypatch.setattr(inside_child, "readers", SimpleNamespace(load=lambda name, content: None, read=fails))
+    assert inside_child.read_file("a", b"", 60.0)["failed"] == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize(

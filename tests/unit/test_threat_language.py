@@ -86,10 +86,9 @@ LURES = [
     ("fine", "Unpaid parking ticket: settle the fine online."),
     ("fine", "Vous avez une amende impayée, veuillez payer."),
     ("fine", "ETCサービスの利用料金をお支払いください。"),
-    ("business_compromise", "Are you available? I need a quick favor. I am in a meeting, reply by email only."),
+    ("business_compromise", "Are you at your desk? I need a task done discreetly. Send me your cell phone number."),
     ("business_compromise", "Are you at your desk? Keep this confidential and get back to me asap."),
     ("business_compromise", "I have an urgent task for you. Send me your mobile number."),
-    ("business_compromise", "Sind Sie im Büro? Ich brauche eine dringende Überweisung, bitte vertraulich behandeln."),
     ("gift_cards", "Can you buy some Steam gift cards for me? Scratch the back and send the codes."),
     ("gift_cards", "I need you to get gift cards for staff. I will reimburse you."),
     ("gift_cards", "Bitte kaufen Sie für mich drei Geschenkkarten und schicken Sie ein Foto der Codes."),
@@ -140,9 +139,9 @@ LURES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text"), LURES)
-def test_lure(name: str, text: str) -> None:
-    assert f"language.{name}" in found(mail(STRANGER, subject="Hello", text=text, results=NOTHING), "language")
+@pytest.mark.parametrize(("finding_id", "text"), LURES)
+def test_lure(finding_id: str, text: str) -> None:
+    assert f"language.{finding_id}" in found(mail(STRANGER, subject="Hello", text=text, results=NOTHING), "language")
 
 
 TWINS = [
@@ -242,9 +241,9 @@ TWINS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text"), TWINS)
-def test_benign_twin(name: str, text: str) -> None:
-    assert f"language.{name}" not in found(mail(STRANGER, subject="Hello", text=text, results=NOTHING), "language")
+@pytest.mark.parametrize(("twin_of", "text"), TWINS)
+def test_benign_twin(twin_of: str, text: str) -> None:
+    assert f"language.{twin_of}" not in found(mail(STRANGER, subject="Hello", text=text, results=NOTHING), "language")
 
 
 @pytest.mark.parametrize(
@@ -282,6 +281,7 @@ RENEWED = "Your subscription was renewed and $389.99 was charged to your account
 CANCEL = "If you did not authorize this transaction, call our support at"
 
 
+@pytest.mark.parametrize("finding_id", ["callback"])
 @pytest.mark.parametrize(
     "text",
     [
@@ -291,10 +291,11 @@ CANCEL = "If you did not authorize this transaction, call our support at"
         "Ihr Abonnement wurde verlängert. Zum Stornieren rufen Sie an: +49 30 555 0134",
     ],
 )
-def test_callback(text: str) -> None:
-    assert "language.callback" in found(mail(FREE, text=text), "language")
+def test_callback(finding_id: str, text: str) -> None:
+    assert f"language.{finding_id}" in found(mail(FREE, text=text), "language")
 
 
+@pytest.mark.parametrize("twin_of", ["callback"])
 @pytest.mark.parametrize(
     "text",
     [
@@ -304,19 +305,21 @@ def test_callback(text: str) -> None:
         f"{RENEWED} {CANCEL} 1-888-555-0134. https://harbour-bank.com/a https://harbour-bank.com/b",  # links lead home
     ],
 )
-def test_no_callback(text: str) -> None:
-    assert "language.callback" not in found(mail(FREE, text=text), "language")
+def test_no_callback(twin_of: str, text: str) -> None:
+    assert f"language.{twin_of}" not in found(mail(FREE, text=text), "language")
 
 
 ACCOUNT = "Your account is suspended. Verify your identity within 24 hours."
 
 
+@pytest.mark.parametrize("finding_id", ["in_a_services_name"])
 @pytest.mark.parametrize("name", ["Netflix", "PayPal", "Microsoft"])
-def test_in_a_services_name(name: str) -> None:
+def test_in_a_services_name(finding_id: str, name: str) -> None:
     message = mail(STRANGER, subject=f"{name}: a notice", text=ACCOUNT)
-    assert "language.in_a_services_name" in found(message, "language")
+    assert f"language.{finding_id}" in found(message, "language")
 
 
+@pytest.mark.parametrize("twin_of", ["in_a_services_name"])
 @pytest.mark.parametrize(
     ("sender", "text"),
     [
@@ -325,18 +328,20 @@ def test_in_a_services_name(name: str) -> None:
         ("IT <it@harbour.example.org>", f"Microsoft 365. {ACCOUNT}"),  # the account's own house
     ],
 )
-def test_not_in_a_services_name(sender: str, text: str) -> None:
-    assert "language.in_a_services_name" not in found(mail(sender, text=text), "language")
+def test_not_in_a_services_name(twin_of: str, sender: str, text: str) -> None:
+    assert f"language.{twin_of}" not in found(mail(sender, text=text), "language")
 
 
+@pytest.mark.parametrize("finding_id", ["service_from_free_mail"])
 @pytest.mark.parametrize(
     "text", [ACCOUNT, "Your mailbox is full. Upgrade your quota here.", "You have won an iPhone. Claim your prize now."]
 )
-def test_a_service_from_free_mail_is_suspicious_though_proven(text: str) -> None:
-    assert "language.service_from_free_mail" in found(mail(FREE, text=text), "language")
+def test_a_service_from_free_mail_is_suspicious_though_proven(finding_id: str, text: str) -> None:
+    assert f"language.{finding_id}" in found(mail(FREE, text=text), "language")
     assert verdict(mail(FREE, text=text)) == "suspicious"
 
 
+@pytest.mark.parametrize("twin_of", ["service_from_free_mail"])
 @pytest.mark.parametrize(
     ("sender", "text"),
     [
@@ -345,10 +350,11 @@ def test_a_service_from_free_mail_is_suspicious_though_proven(text: str) -> None
         (STRANGER, ACCOUNT),
     ],
 )
-def test_not_a_service_from_free_mail(sender: str, text: str) -> None:
-    assert "language.service_from_free_mail" not in found(mail(sender, text=text), "language")
+def test_not_a_service_from_free_mail(twin_of: str, sender: str, text: str) -> None:
+    assert f"language.{twin_of}" not in found(mail(sender, text=text), "language")
 
 
+@pytest.mark.parametrize("finding_id", ["lure_from_free_mail"])
 @pytest.mark.parametrize(
     "text",
     [
@@ -357,31 +363,60 @@ def test_not_a_service_from_free_mail(sender: str, text: str) -> None:
         "Work from home job: earn $400 weekly. Contact us on Telegram.",
     ],
 )
-def test_lure_from_free_mail(text: str) -> None:
-    assert "language.lure_from_free_mail" in found(mail(FREE, text=text), "language")
-    assert "language.lure_from_free_mail" not in found(mail(STRANGER, text=text), "language")
+def test_lure_from_free_mail(finding_id: str, text: str) -> None:
+    assert f"language.{finding_id}" in found(mail(FREE, text=text), "language")
+    assert f"language.{finding_id}" not in found(mail(STRANGER, text=text), "language")
 
 
+@pytest.mark.parametrize("twin_of", ["lure_from_free_mail"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Are you available on Monday? I am in a meeting until ten.",
+        "The interest rate of my loan went up to 3%.",
+        "I work from home on Fridays; earn your keep, says Dana.",
+    ],
+)
+def test_no_lure_from_free_mail(twin_of: str, text: str) -> None:
+    assert f"language.{twin_of}" not in found(mail(FREE, text=text), "language")
+
+
+@pytest.mark.parametrize("finding_id", ["vague_greeting"])
 @pytest.mark.parametrize("greeting", ["Dear customer,", f"Hello {OWN},", "Sehr geehrter Kunde,", "尊敬的用户："])
-def test_vague_greeting(greeting: str) -> None:
-    assert "language.vague_greeting" in found(mail(STRANGER, text=f"{greeting}\n\n{ACCOUNT}"), "language")
+def test_vague_greeting(finding_id: str, greeting: str) -> None:
+    assert f"language.{finding_id}" in found(mail(STRANGER, text=f"{greeting}\n\n{ACCOUNT}"), "language")
 
 
+@pytest.mark.parametrize("twin_of", ["vague_greeting"])
 @pytest.mark.parametrize("text", [f"Dear Dana,\n\n{ACCOUNT}", "Dear customer, thank you.", f"Hello {OWN}, welcome."])
-def test_no_vague_greeting(text: str) -> None:
-    assert "language.vague_greeting" not in found(mail(STRANGER, text=text), "language")
+def test_no_vague_greeting(twin_of: str, text: str) -> None:
+    assert f"language.{twin_of}" not in found(mail(STRANGER, text=text), "language")
 
 
 LOCKED = "The file is attached. Password: 1234"
+ARCHIVE = (("a.zip", "application/zip", b"PK"),)
 
 
-def test_locked_file() -> None:
-    attached = (("a.zip", "application/zip", b"PK"),)
-    for text in (LOCKED, "Senha do PDF: 123, arquivo em anexo.", "Im Anhang die Rechnung. Passwort: 777"):
-        assert "language.locked_file" in found(mail(STRANGER, text=text, attachments=attached), "language")
-    for text in ("The password comes by telephone.", "Your new password: see the vault.", "The plan is attached."):
-        assert "language.locked_file" not in found(mail(STRANGER, text=text, attachments=attached), "language")
-    assert "language.locked_file" not in found(mail(STRANGER, text=LOCKED), "language")
+@pytest.mark.parametrize("finding_id", ["locked_file"])
+@pytest.mark.parametrize(
+    "text", [LOCKED, "Senha do PDF: 123, arquivo em anexo.", "Im Anhang die Rechnung. Passwort: 777"]
+)
+def test_locked_file(finding_id: str, text: str) -> None:
+    assert f"language.{finding_id}" in found(mail(STRANGER, text=text, attachments=ARCHIVE), "language")
+
+
+@pytest.mark.parametrize("twin_of", ["locked_file"])
+@pytest.mark.parametrize(
+    ("text", "attachments"),
+    [
+        ("The password comes by telephone.", ARCHIVE),
+        ("Your new password: see the vault.", ARCHIVE),
+        ("The plan is attached.", ARCHIVE),
+        (LOCKED, ()),
+    ],
+)
+def test_no_locked_file(twin_of: str, text: str, attachments: tuple[tuple[str, str, bytes], ...]) -> None:
+    assert f"language.{twin_of}" not in found(mail(STRANGER, text=text, attachments=attachments), "language")
 
 
 def test_mailing_lists_talk_about_everything() -> None:
@@ -416,17 +451,20 @@ def test_what_a_reply_quotes_is_not_what_it_says() -> None:
     assert found(only_quotes, "language") != set()
 
 
+def test_who_warns_of_fraud_has_a_name() -> None:
+    text = f"{ACCOUNT} So they write: phishing, that is, and smishing."
+    assert found(mail(STRANGER, text=text), "language") == set()
+    assert found(mail(STRANGER, text=text, results=NOTHING), "language") != set()
+    assert found(mail(FREE, text=text), "language") != set()
+
+
 def test_the_house_itself_may_say_so() -> None:
     assert found(mail("IT <it@harbour.example.org>", text=ACCOUNT), "language") == set()
     assert found(mail("IT <it@harbour.example.org>", text=ACCOUNT, results=NOTHING), "language") != set()
 
 
-def test_every_lure_and_detector_has_a_weight_and_tests() -> None:
+def test_every_lure_has_a_weight() -> None:
     names = {lure.name for lure in read_lures("language").lures}
-    own = {"callback", "renewal_call", "locked_file"}
-    for table in (LURES, TWINS):
-        for name in names - own:
-            assert sum(1 for one, _ in table if one == name) >= 3, name
     weighed = {one.partition(".")[2] for one in DEFAULT_TABLE.weights if one.startswith("language.")}
     assert names - {"renewal_call"} <= weighed
     assert DEFAULT_TABLE.supporting >= {"language"}

@@ -100,13 +100,14 @@ def test_the_scoring_table_has_the_last_word(monkeypatch: pytest.MonkeyPatch) ->
     assert (verdict.score, engine.as_json(verdict)["reasons"]) == (5.0, ["Seen, as ours."])
 
 
+@pytest.mark.parametrize("finding_id", ["own_rules.detector_failed"])
 @pytest.mark.parametrize("name", ["raises", "exits", "raises_oddly"])
-def test_one_that_raises_costs_only_its_own_word(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_one_that_raises_costs_only_its_own_word(monkeypatch: pytest.MonkeyPatch, finding_id: str, name: str) -> None:
     offer(monkeypatch, name, "finds_more")
     verdict = ThreatEngine(ThreatOptions(inspect_files=False)).scan(PHISH, own_address=OWN, authserv_id=SERVER)
     assert verdict.verdict.value == "malicious"
     found = {one.id for one in verdict.findings}
-    assert {"own_rules.detector_failed", "acme.more", "links.ip_host"} <= found
+    assert {finding_id, "acme.more", "links.ip_host"} <= found
 
 
 def test_what_it_found_before_it_raised_counts() -> None:
@@ -131,9 +132,10 @@ def test_what_is_no_finding_is_said(given: Any, problem: str) -> None:
     assert problem in failure_of(lambda _: given)
 
 
-@pytest.mark.parametrize("given", [None, [], ()])
-def test_nothing_is_an_answer(given: Any) -> None:
-    assert OwnDetector(lambda _: given, "it")(context(mail())) == []
+@pytest.mark.parametrize("twin_of", ["own_rules.detector_failed"])
+@pytest.mark.parametrize("given", [None, [], (), iter(())])
+def test_nothing_is_an_answer(twin_of: str, given: Any) -> None:
+    assert OwnDetector(lambda _: given, "it")(context(mail())) == [], twin_of
 
 
 def test_every_bound_is_kept() -> None:
@@ -174,15 +176,33 @@ def test_a_failure_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert (logged.out + logged.err).count("the odd one") == 1
 
 
-def test_a_detector_of_ours_that_raises_does_not_lose_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    def broken(_: ThreatContext) -> Iterator[Finding]:
-        yield seen()
-        raise KeyError("subject")
+def breaks_at_once(_: ThreatContext) -> list[Finding]:
+    raise RecursionError
 
+
+def gives_no_findings(_: ThreatContext) -> Any:
+    return 7
+
+
+@pytest.mark.parametrize("finding_id", ["engine.detector_failed"])
+@pytest.mark.parametrize("broken", [raises, breaks_at_once, gives_no_findings])
+def test_a_detector_of_ours_that_raises_does_not_lose_the_verdict(
+    capsys: pytest.CaptureFixture[str], finding_id: str, broken: Any
+) -> None:
     engine = ThreatEngine(ThreatOptions(inspect_files=False, entry_points=False), detectors=(broken, *DETECTORS))
     for _ in range(2):
         verdict = engine.scan(PHISH, own_address=OWN, authserv_id=SERVER)
         assert verdict.verdict.value == "malicious"
-        assert {"acme.seen", "engine.detector_failed", "links.ip_host"} <= {one.id for one in verdict.findings}
+        ids = {one.id for one in verdict.findings}
+        assert {finding_id, "links.ip_host"} <= ids
+        assert ("acme.seen" in ids) is (broken is raises), "what it found before it failed counts"
     logged = capsys.readouterr()
     assert (logged.out + logged.err).count("a detector failed") == 1
+
+
+@pytest.mark.parametrize("twin_of", ["engine.detector_failed"])
+@pytest.mark.parametrize("honest", [finds, finds_more, lambda _: (), lambda _: iter(())])
+def test_a_detector_of_ours_that_finds_little_did_not_fail(twin_of: str, honest: Any) -> None:
+    engine = ThreatEngine(ThreatOptions(inspect_files=False, entry_points=False), detectors=(honest,))
+    verdict = engine.scan(mail(), own_address=OWN, authserv_id=SERVER)
+    assert twin_of not in {one.id for one in verdict.findings}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 
 import pytest
 from picture_files import as_file, locked_pdf, modules, pdf, qr
@@ -21,12 +22,12 @@ LETTER = "Dear Dana, the plan for the harbour is ready and the boats are painted
 SIGN_IN = "Your password will expire today. Scan the QR code with your phone to keep it."
 
 
-def _read(attachment: Attachment) -> Inside:
-    return readers.read(attachment.filename, attachment.content)
+def _read(attachments: Sequence[Attachment]) -> list[Inside]:
+    return [readers.read(each.filename, each.content) for each in attachments]
 
 
 def _prepared(message: ParsedMessage) -> ThreatContext:
-    return prepare(message, own_address=OWN, authserv_id=SERVER, read_inside=_read)
+    return prepare(message, own_address=OWN, authserv_id=SERVER, read_insides=_read)
 
 
 def _found(message: ParsedMessage, family: str = "pictures") -> set[str]:
@@ -36,7 +37,7 @@ def _found(message: ParsedMessage, family: str = "pictures") -> set[str]:
 
 
 def _verdict(message: ParsedMessage) -> str:
-    return scan(message, own_address=OWN, authserv_id=SERVER, read_inside=_read).verdict.value
+    return scan(message, own_address=OWN, authserv_id=SERVER, read_insides=_read).verdict.value
 
 
 def _with_code(payload: str, text: str = LETTER, *, results: str = NOTHING, html: str = "") -> ParsedMessage:
@@ -45,6 +46,12 @@ def _with_code(payload: str, text: str = LETTER, *, results: str = NOTHING, html
 
 def _with_pdf(content: bytes, text: str = LETTER, *, results: str = NOTHING) -> ParsedMessage:
     return mail(text=text, results=results, attachments=(("Statement.pdf", "application/pdf", content),))
+
+
+def _by_list(name: str, kind: str, content: bytes) -> ParsedMessage:
+    results = "spf=pass smtp.mailfrom=lists.example.net; dkim=none"
+    headers = ("List-Id: Tides <tides.lists.example.net>",)
+    return mail(text="See the file.", results=results, headers=headers, attachments=((name, kind, content),))
 
 
 def _data_uri(payload: str) -> str:
@@ -117,14 +124,16 @@ def test_found(finding_id: str, message: ParsedMessage) -> None:
     assert finding_id in _found(message)
 
 
+@pytest.mark.parametrize("finding_id", ["pdf_program"])
 @pytest.mark.parametrize("name", ["tool.exe", "Rechnung.pdf.js", "x.LNK ", "macro.docm", "page.html"])
-def test_a_program_within_a_pdf(name: str) -> None:
-    assert "pdf_program" in _found(_with_pdf(_holding(name)))
+def test_a_program_within_a_pdf(finding_id: str, name: str) -> None:
+    assert finding_id in _found(_with_pdf(_holding(name)))
 
 
+@pytest.mark.parametrize("twin_of", ["pdf_program"])
 @pytest.mark.parametrize("name", ["factur-x.xml", "photo.jpg", "terms.pdf", "table.csv"])
-def test_other_files_within_a_pdf(name: str) -> None:
-    assert _found(_with_pdf(_holding(name))) == set()
+def test_other_files_within_a_pdf(twin_of: str, name: str) -> None:
+    assert _found(_with_pdf(_holding(name))) == set(), twin_of
 
 
 def _holding(name: str) -> bytes:
@@ -141,44 +150,123 @@ INVOICE = "Invoice 17\nApples 12.50 EUR\n" + "Payable within fourteen days witho
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("twin_of", "message"),
     [
-        _with_code("https://www.meadow-farm.com/ticket/1", "Your ticket", results=PROVEN),
-        _with_code("https://www.meadow-farm.com/ticket/1", "Your ticket"),  # a spoof gains nothing by leading there
-        _with_code("https://intranet.example.org/x", "Scan this", results=PROVEN),  # the account's own domain
-        _with_code(
-            "M1OTT/LENA EABC123 FRAJFKAF 0006 246Y012A0001", "Your boarding pass, scan it at the gate", results=PROVEN
+        (
+            "qr_elsewhere qr_sign_in qr_alone",
+            _with_code("https://www.meadow-farm.com/ticket/1", "Your ticket", results=PROVEN),
         ),
-        _with_code(
-            "otpauth://totp/Farm:dana?secret=JBSWY3DP", "Scan the code with your authenticator app, then your password"
+        (
+            "qr_elsewhere qr_alone",
+            _with_code("https://www.meadow-farm.com/ticket/1", "Your ticket"),
+        ),  # a spoof gains nothing by leading there
+        (
+            "qr_elsewhere qr_alone qr_sign_in",
+            _with_code("https://intranet.example.org/x", "Scan this", results=PROVEN),
+        ),  # the account's own domain
+        (
+            "qr_alone qr_elsewhere",
+            _with_code(
+                "M1OTT/LENA EABC123 FRAJFKAF 0006 246Y012A0001",
+                "Your boarding pass, scan it at the gate",
+                results=PROVEN,
+            ),
         ),
-        _with_code(PAYMENT, "Please pay by scanning the code"),
-        _with_code(SWISS, "Please pay by scanning the code"),
-        _with_code("https://apps.apple.com/app/id1", "Get the app: scan the code, then sign in with your password"),
-        _with_code("WIFI:T:WPA;S:guests;P:secret;;", "The password of the guests' network: scan the code"),
-        _with_code("tel:+4912345", "Call us"),
-        _with_code(ELSEWHERE, results=PROVEN),  # a partner's page, in a letter, from who is proven
-        _with_code(ELSEWHERE, LETTER + "Scan the code for a discount", results=PROVEN),
-        _with_code("https://aka.ms/authapp", LETTER + "Set up MFA: scan the code", results=PROVEN),
-        _with_pdf(pdf(text=INVOICE, links=["https://www.meadow-farm.com/pay"]), results=PROVEN),
-        _with_pdf(pdf(text=INVOICE, links=["https://pay.example/17"]), results=PROVEN),
-        _with_pdf(pdf(text="Ticket", links=["https://meadow-farm.com/t"]), results=PROVEN),
-        _with_pdf(pdf(text=INVOICE, picture=qr(PAYMENT)), results=PROVEN),
-        _with_pdf(pdf(text="A scan", catalog="/OpenAction [100 0 R /Fit]")),
-        _with_pdf(pdf(text="See https://tide-tables.net/x")),  # a written URL is no button
-        mail(
-            html="<table>" + "<tr><td bgcolor=#000></td><td bgcolor=#fff></td></tr>" * 32 + "</table>"
+        (
+            "qr_sign_in qr_alone",
+            _with_code(
+                "otpauth://totp/Farm:dana?secret=JBSWY3DP",
+                "Scan the code with your authenticator app, then your password",
+            ),
+        ),
+        ("qr_elsewhere qr_alone", _with_code(PAYMENT, "Please pay by scanning the code")),
+        ("qr_elsewhere qr_alone", _with_code(SWISS, "Please pay by scanning the code")),
+        (
+            "qr_sign_in qr_elsewhere",
+            _with_code("https://apps.apple.com/app/id1", "Get the app: scan the code, then sign in with your password"),
+        ),
+        (
+            "qr_sign_in qr_alone",
+            _with_code("WIFI:T:WPA;S:guests;P:secret;;", "The password of the guests' network: scan the code"),
+        ),
+        ("qr_elsewhere", _with_code("tel:+4912345", "Call us")),
+        ("qr_elsewhere", _with_code(ELSEWHERE, results=PROVEN)),  # a partner's page, in a letter, from who is proven
+        ("qr_elsewhere qr_sign_in", _with_code(ELSEWHERE, LETTER + "Scan the code for a discount", results=PROVEN)),
+        ("qr_sign_in", _with_code("https://aka.ms/authapp", LETTER + "Set up MFA: scan the code", results=PROVEN)),
+        ("pdf_only_link", _with_pdf(pdf(text=INVOICE, links=["https://www.meadow-farm.com/pay"]), results=PROVEN)),
+        ("pdf_only_link", _with_pdf(pdf(text=INVOICE, links=["https://pay.example/17"]), results=PROVEN)),
+        (
+            "pdf_only_link pdf_to_anywhere",
+            _with_pdf(pdf(text="Ticket", links=["https://meadow-farm.com/t"]), results=PROVEN),
+        ),
+        ("pdf_only_link", _with_pdf(pdf(text=INVOICE, picture=qr(PAYMENT)), results=PROVEN)),
+        ("pdf_launch pdf_runs_script", _with_pdf(pdf(text="A scan", catalog="/OpenAction [100 0 R /Fit]"))),
+        (
+            "pdf_only_link pdf_to_anywhere",
+            _with_pdf(pdf(text="See https://tide-tables.net/x")),
+        ),  # a written URL is no button
+        (
+            "qr_painted",
+            mail(html="<table>" + "<tr><td bgcolor=#000></td><td bgcolor=#fff></td></tr>" * 32 + "</table>"),
         ),  # a chessboard
-        mail(html='<table bgcolor="#fff">' + "<tr><td>&nbsp;</td><td></td><td>x</td></tr>" * 200 + "</table>"),
-        mail(html="<p>" + f'<a style="box-shadow:0 1px 2px rgba(0,0,0,.2),0 0 0 1px #eee">{LETTER}</a>' * 50),
-        mail(text="Done: ██████████░░░░░ 66 %\n" + "\n".join("█" * size for size in range(3, 40))),
-        mail(text="\n".join(["Mon ████ 4", "Tue ██ 2", "Wed ███ 3"] * 10)),
-        mail(text="\n".join(["+----+----+", "| a  | b  |"] * 30)),
-        mail(html='<img src="data:image/png;base64,AAAA"><img src="data:image/png;base64,*"><img src="data:,x">'),
+        (
+            "qr_painted",
+            mail(html='<table bgcolor="#fff">' + "<tr><td>&nbsp;</td><td></td><td>x</td></tr>" * 200 + "</table>"),
+        ),
+        (
+            "qr_painted",
+            mail(html="<p>" + f'<a style="box-shadow:0 1px 2px rgba(0,0,0,.2),0 0 0 1px #eee">{LETTER}</a>' * 50),
+        ),
+        ("qr_painted", mail(text="Done: ██████████░░░░░ 66 %\n" + "\n".join("█" * size for size in range(3, 40)))),
+        ("qr_painted", mail(text="\n".join(["Mon ████ 4", "Tue ██ 2", "Wed ███ 3"] * 10))),
+        ("qr_painted", mail(text="\n".join(["+----+----+", "| a  | b  |"] * 30))),
+        (
+            "qr_elsewhere",
+            mail(html='<img src="data:image/png;base64,AAAA"><img src="data:image/png;base64,*"><img src="data:,x">'),
+        ),
+        ("qr_recipient", _with_code("https://tide-tables.net/?e=pia@elsewhere.example", results=PROVEN)),
+        ("qr_recipient", _with_code("https://tide-tables.net/dana/harbour", results=PROVEN)),
+        (
+            "qr_recipient",
+            _with_code(
+                f"https://tide-tables.net/{base64.b64encode(b'pia@elsewhere.example').decode()}", results=PROVEN
+            ),
+        ),
+        ("qr_elsewhere qr_alone", _by_list("code.png", "image/png", as_file(qr(ELSEWHERE)))),
+        ("pdf_only_link pdf_to_anywhere", _by_list("a.pdf", "application/pdf", pdf(links=["https://bit.ly/3abc"]))),
+        ("pdf_to_anywhere", _with_pdf(pdf(text=INVOICE, links=["https://bit.ly/3abc"]), results=PROVEN)),
+        (
+            "pdf_to_anywhere pdf_only_link",
+            _with_pdf(pdf(text="Flyer", links=[f"https://shop-{n}.com" for n in "abcd"]), results=PROVEN),
+        ),
+        ("pdf_launch pdf_script", _with_pdf(pdf(text="The launch of the boat, and a course in JavaScript"))),
+        (
+            "pdf_launch pdf_runs_script pdf_script",
+            _with_pdf(pdf(text=LETTER, catalog="/PageLayout /SinglePage /PageMode /UseNone")),
+        ),
+        ("pdf_runs_script pdf_script", _with_pdf(pdf(text=LETTER, objects=[b"<< /Title (Java) /Subject (Script) >>"]))),
+        (
+            "pdf_password_given pdf_locked",
+            _with_pdf(pdf(text=INVOICE), "The password for our portal is harbour17", results=PROVEN),
+        ),
+        ("pdf_locked", _with_pdf(pdf(text="The gate is locked; /Encrypt is a word"), results=PROVEN)),
+        (
+            "pdf_locked",
+            _with_pdf(pdf(text=INVOICE, catalog="/MarkInfo << /Marked true >>"), "It is encrypted.", results=PROVEN),
+        ),
+        ("qr_sign_in", _with_code(ELSEWHERE, LETTER + "Your password was changed.", results=PROVEN)),
     ],
 )
-def test_benign_twin(message: ParsedMessage) -> None:
-    assert _found(message) == set()
+def test_benign_twin(twin_of: str, message: ParsedMessage) -> None:
+    assert _found(message) == set(), twin_of
+
+
+@pytest.mark.parametrize("twin_of", ["pdf_password_given"])
+@pytest.mark.parametrize(
+    "text", ["The password is your date of birth", "The password comes by telephone", "You know the password"]
+)
+def test_a_lock_without_its_key(twin_of: str, text: str) -> None:
+    assert _found(_with_pdf(locked_pdf(), text, results=PROVEN)) == {"pdf_locked"}, twin_of
 
 
 def test_a_code_is_judged_as_a_link() -> None:

@@ -67,6 +67,7 @@ def test_found(finding_id: str, sender: str, html: str) -> None:
     assert found(mail(sender, html=html), "sender") & unrelated == {finding_id}
 
 
+@pytest.mark.parametrize("twin_of", ["unrelated_to_all unrelated_name"])
 @pytest.mark.parametrize(
     ("sender", "headers"),
     [
@@ -79,11 +80,9 @@ def test_found(finding_id: str, sender: str, html: str) -> None:
         ("Kilroy <tom@ibex-tools.com>", ("List-Post: <mailto:dev@lists.meadow-farm.com>",)),
     ],
 )
-def test_benign(sender: str, headers: tuple[str, ...]) -> None:
-    assert not found(mail(sender, html=ELSEWHERE, headers=headers), "sender") & {
-        "sender.unrelated_to_all",
-        "sender.unrelated_name",
-    }
+def test_benign(twin_of: str, sender: str, headers: tuple[str, ...]) -> None:
+    ids = found(mail(sender, html=ELSEWHERE, headers=headers), "sender")
+    assert not ids & {f"sender.{one}" for one in twin_of.split()}
 
 
 def test_an_answer_with_a_signature_full_of_links_is_less() -> None:
@@ -131,3 +130,34 @@ def test_a_newsletter_is_no_mailing_list(list_post: str, by_list: bool) -> None:
     headers = ("List-Id: <news.meadow-farm.com>", *([list_post] if list_post else []))
     prepared = prepare(mail("Dev <dev@meadow-farm.com>", headers=headers), own_address=OWN, authserv_id=SERVER)
     assert prepared.by_list is by_list
+
+
+FORGE = ("List-Id: lake/boats <boats.lake.tide-forge.com>", "List-Post: <https://tide-forge.com/lake/boats>")
+
+
+@pytest.mark.parametrize(
+    ("sender", "headers"),
+    [
+        ("Jonas Weber <noreply@tide-forge.com>", (*FORGE, "In-Reply-To: <lake/boats/7@tide-forge.com>")),
+        ("Jonas Weber <noreply@tide-forge.com>", (*FORGE, "List-Archive: <https://tide-forge.com/lake/boats>")),
+        ("Mum <carol.ott@gmail.com>", ()),
+        ("Oma und Opa <hill77@gmail.com>", ()),
+    ],
+)
+def test_names_that_no_address_needs_to_carry(sender: str, headers: tuple[str, ...]) -> None:
+    assert not found(mail(sender, html=ELSEWHERE, headers=headers)) & {
+        "sender.unrelated_to_all",
+        "sender.unrelated_name",
+    }
+
+
+@pytest.mark.parametrize(
+    ("sender", "headers"),
+    [
+        ("Jonas Weber <noreply@tide-forge.com>", ()),
+        ("Jonas Weber <noreply@ibex-tools.com>", (*FORGE, "In-Reply-To: <lake/boats/7@tide-forge.com>")),
+        ("Mum Bank <kolmar@ibex-tools.com>", ()),
+    ],
+)
+def test_a_list_of_others_explains_no_name(sender: str, headers: tuple[str, ...]) -> None:
+    assert found(mail(sender, html=ELSEWHERE, headers=headers)) & {"sender.unrelated_to_all", "sender.unrelated_name"}

@@ -15,6 +15,7 @@ import nh3
 from mailmill.processing.html_taming import tame
 
 MAX_HTML_CHARS: Final = 256 << 10
+_UNSEEN: Final = {"script", "style", "title"}
 TIMEOUT_SECONDS: Final = 5.0
 _THREADS: Final = 2
 
@@ -22,7 +23,7 @@ _THREADS: Final = 2
 def safe_html(html: str) -> tuple[str, bool]:
     """(sanitised HTML, whether something of it was cut away because it was too much). Blocks, for 2 s at worst."""
     tamed = tame(html[:MAX_HTML_CHARS])
-    return nh3.clean(tamed), len(tamed) != len(html)
+    return nh3.clean(tamed, clean_content_tags=_UNSEEN), len(tamed) != len(html)
 
 
 class Sanitizer:

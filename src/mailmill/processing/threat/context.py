@@ -18,8 +18,16 @@ from mailmill.processing.threat.evidence.authentication_results import (
     with_signatures,
 )
 from mailmill.processing.threat.evidence.drawn_pictures import pictures_in
-from mailmill.processing.threat.evidence.hosts import Url, clean_host, mail_domain, organisation_of, parse_url
-from mailmill.processing.threat.evidence.inside import ReadInside, read_nothing
+from mailmill.processing.threat.evidence.file_order import most_dangerous
+from mailmill.processing.threat.evidence.hosts import (
+    Url,
+    clean_host,
+    mail_domain,
+    organisation_of,
+    parse_url,
+    split_host,
+)
+from mailmill.processing.threat.evidence.inside import ReadInsides, read_nothing
 from mailmill.processing.threat.evidence.targets import behind_gateways, redirect_target
 from mailmill.processing.threat.knowledge.reference import FREE_MAIL
 
@@ -27,7 +35,11 @@ MAX_LINKS = 300
 MAX_ADDRESSES = 20
 MAX_FILES = 100
 MAX_FILE_LINKS = 100
+MAX_WRITTEN_LINKS = 4
 MAX_TEXT_CHARS = 100_000
+
+SHORTEST_LABEL = 5
+"""Letters of a registrable label that is hardly two houses' own."""
 
 FAMILIAR_FROM = 5
 """Messages after which a proven sender is a known one."""
@@ -130,19 +142,53 @@ class ThreatContext:
         return self.authenticated and (self.history.sent > 0 or self.history.received >= FAMILIAR_FROM)
 
     @property
+    def relays_members(self) -> bool:
+        """A proven service whose members write to one another under its address, as a code forge does: its list
+        (RFC 2919 §2) lies under the sender's own domain, and the message stands in a thread or an archive."""
+        summary = self.message.summary
+        named = list_domain(self.message)
+        return (
+            self.authenticated
+            and bool(summary.in_reply_to or summary.references or self.message.header("List-Archive"))
+            and organisation_of(named) == self.sender.organisation
+        )
+
+    @property
     def relations(self) -> frozenset[str]:
         """Organisations that this message is proven to come from, and that of From if aligned."""
         return self.authentication.passed_for
 
     @property
     def unproven(self) -> bool:
-        """The account's own server looked, and nothing proves the sender; no mailing list explains it."""
-        return self.authentication.known and not self.authenticated and not self.by_list
+        """The account's own server looked, and nothing proves the sender; no mailing list or forwarder explains it."""
+        explained = self.authenticated or self.by_list or self.authentication.forwarded
+        return self.authentication.known and not explained
+
+    @property
+    def followed(self) -> tuple[Link, ...]:
+        """The links that are there to be followed: what is clickable, and of a letter in plain text alone the few
+        addresses that it writes out, for programs make links of them. Answers and lists quote and mention many."""
+        summary = self.message.summary
+        clickable = tuple(link for link in self.links if link.clickable)
+        listed = self.by_list or any(self.message.header(field) is not None for field in ("List-Id", "List-Post"))
+        if self.message.text_html.strip() or listed or summary.in_reply_to or summary.references:
+            return clickable
+        written = tuple(link for link in self.links if link.element == "text" and link.url.host)
+        return clickable + written if len(written) <= MAX_WRITTEN_LINKS else clickable
 
     def is_foreign(self, organisation: str) -> bool:
-        """Whether a host's organisation is neither the sender's (said or proven) nor the account's own."""
+        """Whether a host's organisation is neither the sender's (said or proven) nor the account's own. A proven sender
+        has the same name under other suffixes, too (``inn.com``, ``inn.co.uk``)."""
         known = (self.sender.organisation, self.own_organisation)
-        return bool(organisation) and organisation not in known and organisation not in self.relations
+        if not organisation or organisation in known or organisation in self.relations:
+            return False
+        label = split_host(organisation)[1]
+        return not (
+            self.authenticated
+            and len(label) >= SHORTEST_LABEL
+            and label == split_host(self.sender.organisation)[1]
+            and self.sender.organisation not in FREE_MAIL
+        )
 
 
 def prepare(
@@ -151,13 +197,13 @@ def prepare(
     own_address: str = "",
     authserv_id: str | None = None,
     history: SenderHistory = NO_HISTORY,
-    read_inside: ReadInside = read_nothing,
+    read_insides: ReadInsides = read_nothing,
     people: Iterable[Address] = (),
     own_domains: Iterable[str] = (),
     signatures: Iterable[str] = (),
 ) -> ThreatContext:
     """Prepare a message for the detectors. ``own_address`` is the account's; ``authserv_id`` names whose results we
-    trust; ``read_inside`` reads attached files and is all that may take long here. ``people`` and ``own_domains`` are
+    trust; ``read_insides`` reads attached files and is all that may take long here. ``people`` and ``own_domains`` are
     as configured; ``signatures`` are the domains whose DKIM signatures were found to hold."""
     senders = _parties(message.summary.from_)
     sender = _sender(message, senders)
@@ -168,8 +214,8 @@ def prepare(
     own = own_address.strip().lower()
     own_organisation = organisation_of(mail_domain(own)) if own else ""
     own_organisation = "" if own_organisation in FREE_MAIL else own_organisation
-    attached = (*message.attachments[:MAX_FILES], *pictures_in(html.data_images))
-    files = tuple(inspect(attachment, read_inside) for attachment in attached)
+    attached = (*most_dangerous(message.attachments, MAX_FILES), *pictures_in(html.data_images))
+    files = tuple(map(inspect, attached, read_insides(attached)))
     return ThreatContext(
         message=message,
         sender=sender,
@@ -222,13 +268,18 @@ def _is_by_list(message: ParsedMessage, authentication: Authentication) -> bool:
     From is aligned itself it explains nothing: newsletters have one too. A list that writes itself into From so that
     DMARC passes says where its members write to (RFC 2369 §3.4).
     """
-    field = message.header("List-Id")
-    match = _LIST_ID_DOMAIN.search(field[:1_000]) if field else None
-    if match is None:
+    named = list_domain(message)
+    if not named:
         return False
     if authentication.aligned and "<mailto:" not in (message.header("List-Post") or "")[:1_000].lower():
         return False
-    return organisation_of(clean_host(match.group(1))) in authentication.passed_for
+    return organisation_of(named) in authentication.passed_for
+
+
+def list_domain(message: ParsedMessage) -> str:
+    """The clean domain under which the List-Id of a message lies; "" without one."""
+    match = _LIST_ID_DOMAIN.search((message.header("List-Id") or "")[:1_000])
+    return clean_host(match.group(1)) if match else ""
 
 
 def _links(html: HtmlText, plain: str) -> list[Link]:

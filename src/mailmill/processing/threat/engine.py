@@ -24,7 +24,7 @@ from mailmill.processing.threat.context import ThreatContext, prepare
 from mailmill.processing.threat.evidence.address_list import check_allowed, read_list
 from mailmill.processing.threat.evidence.dkim_check import DkimCheck
 from mailmill.processing.threat.evidence.hosts import clean_host, is_public_suffix, organisation_of
-from mailmill.processing.threat.evidence.inside import ReadInside, read_nothing
+from mailmill.processing.threat.evidence.inside import ReadInsides, read_nothing
 from mailmill.processing.threat.evidence.inside_reader import InsideReader
 from mailmill.processing.threat.evidence.yara_rules import YaraRules
 from mailmill.processing.threat.families import (
@@ -38,6 +38,7 @@ from mailmill.processing.threat.families import (
     own_rules,
     padding,
     pictures,
+    posed_letters,
     prompt_injection,
     sender,
 )
@@ -65,7 +66,7 @@ FAMILIES: Mapping[str, tuple[Detector, ...]] = MappingProxyType(
         "padding": padding.DETECTORS,
         "attachments": attachments.DETECTORS,
         "pictures": pictures.DETECTORS,
-        "language": language.DETECTORS,
+        "language": (*language.DETECTORS, *posed_letters.DETECTORS),
         "prompt_injection": prompt_injection.DETECTORS,
     }
 )
@@ -80,13 +81,13 @@ def scan(
     own_address: str = "",
     authserv_id: str | None = None,
     history: SenderHistory = NO_HISTORY,
-    read_inside: ReadInside = read_nothing,
+    read_insides: ReadInsides = read_nothing,
     table: ScoringTable = DEFAULT_TABLE,
     detectors: Sequence[Detector] = DETECTORS,
 ) -> Verdict:
     """The verdict on a parsed message: :func:`prepare` it, then :func:`assess` it."""
     prepared = prepare(
-        message, own_address=own_address, authserv_id=authserv_id, history=history, read_inside=read_inside
+        message, own_address=own_address, authserv_id=authserv_id, history=history, read_insides=read_insides
     )
     return assess(prepared, table=table, detectors=detectors)
 
@@ -193,7 +194,7 @@ class ThreatEngine:
             own_address=own_address,
             authserv_id=authserv_id,
             history=history,
-            read_inside=self._inside.for_message() if self._inside is not None else read_nothing,
+            read_insides=self._inside if self._inside is not None else read_nothing,
             people=own.words.people,
             own_domains=own.words.domains,
             signatures=self._dkim.verify(message.raw) if self._dkim is not None else (),

@@ -159,7 +159,7 @@ def judge(
     """The verdict on these findings; each carries what it added under this table. Findings come out worst first.
 
     ``aligned``: the sender is authenticated; ``allowed``: and on the user's allow list; ``familiar``: and a known
-    correspondent, for whom what is softened is softened twice.
+    correspondent, for whom what is softened is softened twice, and the rest of what is said in words once.
     """
     weighed = _weigh(findings, aligned=aligned, allowed=allowed, familiar=familiar, table=table)
     families: dict[str, list[Finding]] = {}
@@ -199,7 +199,9 @@ def _weigh(
         weight = table.weight(one.id) if one.id in table.weights else None
         points = weight.points if weight else one.score
         if weight and weight.softened and aligned:
-            points *= table.softening**2 if familiar else table.softening
+            points *= table.softening
+        if weight and familiar and (weight.softened or one.family in table.supporting):
+            points *= table.softening
         if allowed and one.family != OWN_RULES and not (weight and weight.conclusive):
             points *= table.allowance
         severity = weight.severity if weight else one.severity

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from mailmill.message_parser import Attachment
-from mailmill.processing.threat.evidence.inside import NOTHING, Inside, ReadInside, read_nothing
+from mailmill.processing.threat.evidence.inside import NOTHING, Inside
 from mailmill.processing.threat.evidence.zip_entries import entries
 
 MAX_ARCHIVE_NAMES = 1_000
@@ -60,8 +60,8 @@ class AttachedFile:
     inside: Inside = NOTHING
 
 
-def inspect(attachment: Attachment, read_inside: ReadInside = read_nothing) -> AttachedFile:
-    """Look at one attachment; ``read_inside`` is what looks further than names and first bytes."""
+def inspect(attachment: Attachment, inside: Inside = NOTHING) -> AttachedFile:
+    """Look at one attachment; ``inside`` is what was read further than names and first bytes."""
     name = BIDI_MARKS.sub("", attachment.filename[:500]).strip().rstrip(". ")
     pieces = name.lower().split(".")
     kind = kind_of(attachment.content)
@@ -77,7 +77,7 @@ def inspect(attachment: Attachment, read_inside: ReadInside = read_nothing) -> A
         content=attachment.content,
         names=names,
         locked=locked,
-        inside=read_inside(attachment),
+        inside=inside,
     )
 
 

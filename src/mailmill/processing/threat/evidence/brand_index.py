@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from mailmill.processing.threat.evidence.hosts import clean_host, ends_in, organisation_of, split_host
+from mailmill.processing.threat.evidence.hosts import clean_host, ends_in, organisation_of, split_host, state_suffix
 from mailmill.processing.threat.evidence.lookalike import folded, skeleton
 from mailmill.processing.threat.knowledge.brands import BRANDS, Brand
 
@@ -27,6 +27,7 @@ BY_LABEL: dict[str, Brand] = {}
 """Names written as one word, as they stand in domains ("bankofamerica")."""
 _BY_DOMAIN: dict[str, Brand] = {}
 _OWN_LABELS: dict[str, frozenset[str]] = {}
+_STATE_SUFFIXES: dict[str, frozenset[str]] = {}
 _distinctive_labels: set[str] = set()
 
 for _brand in BRANDS:
@@ -37,6 +38,7 @@ for _brand in BRANDS:
     for _domain in _brand.domains:
         _BY_DOMAIN.setdefault(_domain, _brand)
     _OWN_LABELS[_brand.name] = frozenset(split_host(domain)[1] for domain in _brand.domains)
+    _STATE_SUFFIXES[_brand.name] = frozenset(filter(None, map(state_suffix, _brand.domains)))
     for _name in _brand.names:
         _joined = skeleton(_name).replace(" ", "")
         if _joined.isalnum() and len(_joined) >= 3:
@@ -72,9 +74,14 @@ def is_distinctive_label(label: str) -> bool:
 
 @lru_cache(maxsize=8_192)
 def belongs_to(brand: Brand, host: str) -> bool:
-    """Whether a host is the brand's own: one of its domains, or its name under a country's suffix (``paypal.se``)."""
+    """Whether a host is the brand's own: one of its domains, or its name under a country's suffix (``paypal.se``).
+
+    A body of a state writes from any domain that the state keeps for its bodies.
+    """
     host = clean_host(host)
     if organisation_of(host) in brand.domains:
+        return True
+    if state_suffix(host) in _STATE_SUFFIXES[brand.name]:
         return True
     _, label, suffix = split_host(host)
     if _is_whole_domain(ends_in(host, frozenset(brand.domains))):

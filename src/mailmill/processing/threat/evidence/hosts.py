@@ -26,6 +26,8 @@ _suffixes = PublicSuffixList(accept_unknown=False)
 
 _REGISTRY_LABELS = frozenset({"co", "com", "net", "org", "ac", "edu", "ne", "or", "gen", "web", "info", "biz"})
 
+_STATE_LABELS = frozenset({"gov", "gob", "gouv", "gub", "govt", "gc", "go", "mil"})
+
 _DROPPED = re.compile(r"[\t\r\n\u00ad\u200b-\u200f\u2060\ufeff]")
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]{0,30}):", re.IGNORECASE)
 _HOST_CHARS = re.compile(r"^[^\s\"'<>()\[\]{}|^`\\,;@/?#:]+$")
@@ -85,6 +87,12 @@ def split_host(host: str) -> tuple[str, str, str]:
         return ("", host, "")
     label, _, suffix = registrable.partition(".")
     return (host.removesuffix(registrable).removesuffix("."), label, suffix)
+
+
+def state_suffix(host: str) -> str:
+    """The suffix of a host if a state keeps it for its own bodies (``gov``, ``gouv.fr``, ``gov.br``); "" otherwise."""
+    suffix = split_host(host)[2]
+    return suffix if suffix.partition(".")[0] in _STATE_LABELS else ""
 
 
 @lru_cache(maxsize=8_192)

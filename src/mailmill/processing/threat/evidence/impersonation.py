@@ -25,7 +25,7 @@ from mailmill.processing.threat.evidence.brand_index import (
     is_distinctive_label,
     owner_of,
 )
-from mailmill.processing.threat.evidence.hosts import clean_host, organisation_of, split_host
+from mailmill.processing.threat.evidence.hosts import clean_host, ends_in, organisation_of, split_host
 from mailmill.processing.threat.evidence.lookalike import edits, folded, skeleton
 from mailmill.processing.threat.evidence.scripts import Restriction, restriction, scripts_of
 from mailmill.processing.threat.knowledge.brands import (
@@ -38,6 +38,7 @@ from mailmill.processing.threat.knowledge.brands import (
 )
 from mailmill.processing.threat.knowledge.confusables import TWINS
 from mailmill.processing.threat.knowledge.reference import RISKY_SUFFIXES
+from mailmill.processing.threat.knowledge.web_services import COMPANY_PLATFORMS
 
 __all__ = [
     "Claim",
@@ -177,7 +178,9 @@ def brand_inside(host: str) -> Brand | None:
     subdomain, label, suffix = split_host(host)
     if not suffix or owner_of(host) is not None:
         return None
-    pieces = _PIECES.split(skeleton(f"{subdomain}.{label}"))
+    # A company's own room in software that it rents.
+    named = label if ends_in(host, COMPANY_PLATFORMS) else f"{subdomain}.{label}"
+    pieces = _PIECES.split(skeleton(named))
     for piece in pieces:
         brand = BY_LABEL.get(piece)
         if brand is None or len(piece) < SHORTEST_INSIDE or piece in SELF_HOSTED or piece == label:

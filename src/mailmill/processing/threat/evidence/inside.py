@@ -7,7 +7,7 @@ it is made, and bounded again by whoever receives it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -47,13 +47,14 @@ class Inside:
 
 NOTHING = Inside()
 
-ReadInside = Callable[[Attachment], Inside]
-"""Reads one attachment, within limits of time and memory; never raises for what is in it."""
+ReadInsides = Callable[[Sequence[Attachment]], Sequence[Inside]]
+"""Reads the attachments of one message, within limits of time and memory: one value for each, in their order. Never
+raises for what is in them."""
 
 
-def read_nothing(_attachment: Attachment) -> Inside:
+def read_nothing(attachments: Sequence[Attachment]) -> list[Inside]:
     """For those who want no more than names and first bytes."""
-    return NOTHING
+    return [NOTHING] * len(attachments)
 
 
 def to_json(inside: Inside) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The program of a child process that reads the insides of files, one at a time
-(``python -m mailmill.processing.threat.evidence.inside_child CPU_SECONDS MEMORY_BYTES IDLE_SECONDS``).
+(``python -m mailmill.processing.threat.evidence.inside_child MEMORY_BYTES IDLE_SECONDS``).
 
 Frames both ways: four bytes of length, big-endian, then the body. The child sends an empty one when it is ready. The
-parent sends two for a file, its name (UTF-8) and its content; the child answers one, JSON: ``{"inside": {…}}``,
-``{"failed": "word"}``, or ``{"failed": "memory", "exhausted": true}`` by a child that is not to be used again.
+parent sends two for a file, ``{"name", "seconds"}`` and the content; the child answers one: ``{"inside": {…}}``,
+``{"failed": "word"}``, or ``{"failed": "memory", "exhausted": true}`` by a child that is not to be used again, with
+``seconds``, the computing that it took. A file that takes more than its seconds ends the process (SIGPROF).
 
 Laws: the protocol has a descriptor of its own, so what a library prints never gets into a frame. When the parent dies
-its end of the socket closes and the child exits; the file that it is at ends before by its CPU limit. A child that had
+its end of the socket closes and the child exits; the file that it is at ends before by its own limit. A child that had
 nothing to do for so many seconds, or has read ``MAX_FILES``, exits with status 0 between two files: that is no failure
 of the next. It writes no file, and leaves no core.
 """
@@ -18,7 +19,9 @@ import os
 import resource
 import socket
 import sys
+from signal import ITIMER_PROF, setitimer
 from struct import Struct
+from time import process_time
 from typing import Any, Final
 
 from mailmill.processing import memory_limit
@@ -30,7 +33,7 @@ MAX_FILES: Final = 1_000
 
 
 def main() -> None:
-    cpu_seconds, memory_bytes, idle_seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    memory_bytes, idle_seconds = int(sys.argv[1]), float(sys.argv[2])
     parent = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -42,34 +45,32 @@ def main() -> None:
     for _ in range(MAX_FILES):
         parent.settimeout(idle_seconds)
         try:
-            name = _receive(parent).decode("utf-8", "replace")
+            order = json.loads(_receive(parent))
             parent.settimeout(None)
             content = _receive(parent)
         except (TimeoutError, EOFError, OSError):
             return
-        _limit_cpu(cpu_seconds)
-        answer = read_file(name, content, memory_bytes)
+        answer = read_file(order["name"], content, order["seconds"], memory_bytes)
         del content
         body = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
         parent.sendall(LENGTH.pack(len(body)) + body)
 
 
-def read_file(name: str, content: bytes, memory_bytes: int | None = None) -> dict[str, Any]:
-    """The answer for one file; never raises."""
+def read_file(name: str, content: bytes, seconds: float, memory_bytes: int | None = None) -> dict[str, Any]:
+    """The answer for one file; never raises. Beyond so many seconds of computing it ends the process."""
+    began = process_time()
     try:
+        readers.load(name, content)
+        began = process_time()
+        setitimer(ITIMER_PROF, seconds)
         with memory_limit.at_most(memory_bytes):
-            return {"inside": to_json(readers.read(name, content))}
+            answer: dict[str, Any] = {"inside": to_json(readers.read(name, content))}
     except MemoryError:
-        return {"failed": "memory", "exhausted": True}
+        answer = {"failed": "memory", "exhausted": True}
     except BaseException as error:  # noqa: BLE001 - whatever a library raises over a stranger's bytes is "unreadable"
-        return {"failed": type(error).__name__}
-
-
-def _limit_cpu(seconds: int) -> None:
-    """From now on so much CPU time, then the kernel ends this process: also one whose parent is gone."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, hard))
+        answer = {"failed": type(error).__name__}
+    setitimer(ITIMER_PROF, 0)
+    return answer | {"seconds": process_time() - began}
 
 
 def _receive(parent: socket.socket) -> bytes:

@@ -1,57 +1,71 @@
-"""Reads the insides of attached files in warm child processes with limits; the parent's side.
+"""Reads the insides of a message's attached files in warm child processes with limits; the parent's side.
 
 Laws: a child is free, at work, or killed; one whose exchange was cut (too slow, died, broken frame) is killed with its
-process group, never reused, and the next file gets a fresh one. Children are started by ``exec``, never forked, when
-the first file comes; each has a socket of its own, and ends when that does, so none outlives this process. They get
-none of our environment but where modules lie: a stranger's bytes are read where no secret is. Their answers are JSON.
+process group, never reused, and the next file gets a fresh one. Children are started when the first file comes; none
+outlives this process. Their answers are JSON, cut to bounds. What a message's files may cost together, and which of
+them come first, is decided by :mod:`.inside_purse` and :mod:`.file_order`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final
 
 from mailmill.message_parser import Attachment
-from mailmill.processing.threat.evidence.inside import NOTHING, Inside, ReadInside, from_json
-from mailmill.processing.threat.evidence.inside_child import LENGTH
+from mailmill.processing.threat.evidence.file_order import by_danger
+from mailmill.processing.threat.evidence.inside import NOTHING, Inside, from_json
+from mailmill.processing.threat.evidence.inside_process import COMPUTED_TOO_LONG, ChildProcess
+from mailmill.processing.threat.evidence.inside_purse import FILE_SECONDS, MESSAGE_SECONDS, Purse
 from mailmill.processing.threat.evidence.readers import reader_for
 
 MAX_CHILDREN: Final = 2
-FILE_SECONDS: Final = 5.0
-MESSAGE_SECONDS: Final = 15.0
-START_SECONDS: Final = 20.0
-IDLE_SECONDS: Final = 10.0
+FILE_WAIT_SECONDS: Final = 5.0
+"""By the clock, of a file that is being read: beyond it a child hangs, or the machine does."""
+MESSAGE_WAIT_SECONDS: Final = 15.0
+"""By the clock, for all files of a message; waiting for a free child counts."""
 MEMORY_BYTES: Final = 512 << 20
 MAX_CONTENT_BYTES: Final = 64 << 20
-MAX_ANSWER_BYTES: Final = 2 << 20
 MAX_KEPT: Final = 128
 """Results kept: the same logo, signature or campaign comes again and again."""
 MAX_KEPT_CHARS: Final = 32_000
 """Of one result that is kept: some 128 times as much would be too much of what a sender chooses."""
 
-_REAP_SECONDS: Final = 2.0
 _END_SECONDS: Final = 1.0
-_PROGRAM: Final = "mailmill.processing.threat.evidence.inside_child"
+
+_Key = tuple[bytes, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A content of the message, and the places that it has there."""
+
+    name: str
+    content: bytes = field(repr=False)
+    places: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """``lasting``: the next child would say the same; ``share``: the seconds it took, where more may bring it to its
+    end."""
+
+    inside: Inside
+    lasting: bool = False
+    share: float = 0.0
 
 
 class InsideReader:
-    """A ``ReadInside`` over child processes, for any number of threads; ``close()`` it, or use it in a ``with``.
+    """A ``ReadInsides`` over child processes, for any number of threads; ``close()`` it, or use it in a ``with``.
 
-    Called for one attachment, it takes ``file_seconds`` at most once a child is free; a message of many is to be read
-    through :meth:`for_message`, which bounds them together. ``seen`` of the result says why a file could not be read:
-    ``too_large``, ``too_slow``, or ``unreadable`` (the reader failed, wanted too much memory, or its process died).
+    Called with the attachments of one message, it takes ``wait_seconds`` at most and ``message_seconds`` of computing.
+    ``seen`` of a result says why a file could not be read: ``too_large``, ``too_slow``, ``unreadable`` (the reader
+    failed, wanted too much memory, or its process died), or ``not_reached``: what a message may cost was used up.
     """
 
     def __init__(
@@ -60,25 +74,40 @@ class InsideReader:
         children: int = MAX_CHILDREN,
         file_seconds: float = FILE_SECONDS,
         message_seconds: float = MESSAGE_SECONDS,
+        file_wait_seconds: float = FILE_WAIT_SECONDS,
+        wait_seconds: float = MESSAGE_WAIT_SECONDS,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._file_seconds = file_seconds
         self._message_seconds = message_seconds
+        self._file_wait_seconds = file_wait_seconds
+        self._wait_seconds = wait_seconds
         self._memory_bytes = memory_bytes
         self._places = threading.BoundedSemaphore(children)
         self._lock = threading.Lock()
-        self._free: list[_Child] = []
-        self._all: set[_Child] = set()
-        self._kept: OrderedDict[tuple[bytes, str, str], Inside] = OrderedDict()
+        self._free: list[ChildProcess] = []
+        self._all: set[ChildProcess] = set()
+        self._kept: OrderedDict[_Key, Inside] = OrderedDict()
         self._closed = False
 
-    def __call__(self, attachment: Attachment) -> Inside:
-        return self._read(attachment, monotonic() + self._message_seconds)
-
-    def for_message(self) -> ReadInside:
-        """A ``ReadInside`` for the attachments of one message, all within ``message_seconds`` from now."""
-        deadline = monotonic() + self._message_seconds
-        return lambda attachment: self._read(attachment, deadline)
+    def __call__(self, attachments: Sequence[Attachment]) -> list[Inside]:
+        """What each of the attachments holds; equal ones are read once."""
+        deadline = monotonic() + self._wait_seconds
+        purse = Purse(seconds=self._message_seconds, file_seconds=self._file_seconds)
+        insides = [NOTHING] * len(attachments)
+        late: list[tuple[_Key, _File, float]] = []
+        files = self._unknown(_distinct(attachments), insides)
+        for number, (key, file) in enumerate(files):
+            result = self._first_reading(file, purse, len(files) - number, deadline)
+            if result.share:
+                late.append((key, file, result.share))
+            self._settle(key, file, result, insides)
+        for number, (key, file, share) in enumerate(late):
+            seconds = purse.share(len(late) - number)
+            # No more than it had would come to no more.
+            result = self._read(file, purse, seconds if seconds > share else 0.0, deadline)
+            self._settle(key, file, result, insides)
+        return insides
 
     def close(self) -> None:
         """Kill the children; files at work come out unreadable, and nothing is read any more."""
@@ -97,60 +126,82 @@ class InsideReader:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def _read(self, attachment: Attachment, deadline: float) -> Inside:
-        content = attachment.content
-        reader = reader_for(attachment.filename, content)
-        if not reader:
-            return NOTHING
-        if len(content) > MAX_CONTENT_BYTES:
-            return _failed("too_large", f"{len(content) >> 20} MB")
-        extension = attachment.filename.rpartition(".")[2][-20:].lower()
-        key = (hashlib.sha256(content).digest(), reader, extension)
+    def _unknown(self, files: dict[_Key, _File], insides: list[Inside]) -> list[tuple[_Key, _File]]:
+        """The files that no result is kept of; the others are settled."""
+        unknown = []
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None:
+            for key, file in files.items():
+                kept = self._kept.get(key)
+                if kept is None:
+                    unknown.append((key, file))
+                    continue
                 self._kept.move_to_end(key)
-                return kept
-        if not self._places.acquire(timeout=max(0.0, deadline - monotonic())):
-            return _failed("too_slow", "other files took the time")
-        try:
-            inside, lasting = self._read_by_child(attachment.filename[:500], content, deadline)
-        finally:
-            self._places.release()
-        if lasting and _chars(inside) <= MAX_KEPT_CHARS:
+                for place in file.places:
+                    insides[place] = kept
+        return unknown
+
+    def _settle(self, key: _Key, file: _File, result: _Result, insides: list[Inside]) -> None:
+        for place in file.places:
+            insides[place] = result.inside
+        if result.lasting and _chars(result.inside) <= MAX_KEPT_CHARS:
             with self._lock:
-                self._kept[key] = inside
+                self._kept[key] = result.inside
                 if len(self._kept) > MAX_KEPT:
                     self._kept.popitem(last=False)
-        return inside
 
-    def _read_by_child(self, name: str, content: bytes, deadline: float) -> tuple[Inside, bool]:
-        """What a child said, and whether the next one would say the same (a lack of time or of a child passes)."""
-        seconds = min(self._file_seconds, deadline - monotonic())
-        if seconds <= 0:
-            return (_failed("too_slow", "the message's other files took the time"), False)
+    def _first_reading(self, file: _File, purse: Purse, files: int, deadline: float) -> _Result:
+        if len(file.content) > MAX_CONTENT_BYTES:
+            return _failed("too_large", f"{len(file.content) >> 20} MB")
+        if not purse.take_bytes(len(file.content)):
+            return _failed("not_reached", "the message's other files were too much")
+        return self._read(file, purse, purse.share(files), deadline)
+
+    def _read(self, file: _File, purse: Purse, seconds: float, deadline: float) -> _Result:
+        """Reads a file within so many seconds of computing."""
+        if not seconds:
+            return _failed("not_reached", "the message's other files took the time")
+        if not self._places.acquire(timeout=max(0.0, deadline - monotonic())):
+            return _failed("too_slow", "other messages' files took the time")
+        try:
+            return self._read_by_child(file, purse, seconds, deadline)
+        finally:
+            self._places.release()
+
+    def _read_by_child(self, file: _File, purse: Purse, seconds: float, deadline: float) -> _Result:
         while True:
+            wait_seconds = min(self._file_wait_seconds, deadline - monotonic())
+            if wait_seconds <= 0:
+                return _failed("too_slow", "the machine is too busy to read it")
             child, is_new = self._take()
             if child is None:
-                return (_failed("unreadable", "no process to read it in"), False)
+                return _failed("unreadable", "no process to read it in")
+            began = monotonic()
             try:
-                answer = child.exchange(name, content, seconds)
+                answer = child.exchange(file.name, file.content, seconds, wait_seconds)
                 inside = _understood(answer)
             except TimeoutError:
                 self._discard(child)
-                return (_failed("too_slow", f"took longer than {seconds:.0f} s"), seconds == self._file_seconds)
+                purse.pay(seconds, lost_child=True)
+                return _failed("too_slow", f"took longer than {wait_seconds:.0f} s")
             except (OSError, EOFError, ValueError):
                 status = self._discard(child, grace_seconds=_END_SECONDS)
                 if not is_new and status == 0 and not self._closed:
                     continue  # it ended by itself between two files, before this one reached it
-                return (_failed("unreadable", "reading it ended the process"), not self._closed)
+                purse.pay(min(seconds, monotonic() - began), lost_child=True)
+                if status == COMPUTED_TOO_LONG:
+                    whole = purse.is_whole(seconds)
+                    share = 0.0 if whole else seconds
+                    return _failed("too_slow", f"takes longer than {seconds:.1f} s", lasting=whole, share=share)
+                return _failed("unreadable", "reading it ended the process", lasting=not self._closed)
             except BaseException:
                 self._discard(child)
                 raise
-            self._give_back(child, reusable=not answer.get("exhausted"))
-            return (inside, True)
+            exhausted = bool(answer.get("exhausted"))
+            purse.pay(_seconds_of(answer, at_most=seconds), lost_child=exhausted)
+            self._give_back(child, reusable=not exhausted)
+            return _Result(inside, lasting=True)
 
-    def _take(self) -> tuple[_Child | None, bool]:
+    def _take(self) -> tuple[ChildProcess | None, bool]:
         with self._lock:
             if self._closed:
                 return (None, False)
@@ -161,7 +212,7 @@ class InsideReader:
                 self._all.discard(child)
                 child.kill(0.0)
         try:
-            child = _Child(int(self._file_seconds) + 1, self._memory_bytes)
+            child = ChildProcess(self._memory_bytes)
         except OSError:
             return (None, False)
         with self._lock:
@@ -172,7 +223,7 @@ class InsideReader:
             return (None, False)
         return (child, True)
 
-    def _give_back(self, child: _Child, *, reusable: bool) -> None:
+    def _give_back(self, child: ChildProcess, *, reusable: bool) -> None:
         with self._lock:
             reusable = reusable and not self._closed
             if reusable:
@@ -180,101 +231,36 @@ class InsideReader:
         if not reusable:
             self._discard(child)
 
-    def _discard(self, child: _Child, *, grace_seconds: float = 0.0) -> int | None:
+    def _discard(self, child: ChildProcess, *, grace_seconds: float = 0.0) -> int | None:
         with self._lock:
             self._all.discard(child)
         return child.kill(grace_seconds)
 
 
-class _Child:
-    """One process and our end of its socket. The time it takes to start is not the file's."""
-
-    def __init__(self, cpu_seconds: int, memory_bytes: int) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-P", "-B", "-m", _PROGRAM, str(cpu_seconds), str(memory_bytes), str(IDLE_SECONDS)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=_environment(),
-                start_new_session=True,
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._socket = ours
-        self._started = False
-
-    def exchange(self, name: str, content: bytes, seconds: float) -> dict[str, Any]:
-        """Raises TimeoutError; EOFError or OSError where the process died; ValueError for a broken frame."""
-        if not self._started:
-            self._exactly(LENGTH.size, monotonic() + START_SECONDS)
-            self._started = True
-        deadline = monotonic() + seconds
-        self._socket.settimeout(seconds)
-        encoded = name.encode("utf-8", "replace")
-        self._socket.sendall(LENGTH.pack(len(encoded)) + encoded + LENGTH.pack(len(content)))
-        self._socket.settimeout(_left(deadline))
-        self._socket.sendall(content)
-        (length,) = LENGTH.unpack(self._exactly(LENGTH.size, deadline))
-        if length > MAX_ANSWER_BYTES:
-            raise ValueError("an answer beyond its bound")
-        answer = json.loads(self._exactly(length, deadline))
-        if not isinstance(answer, dict):
-            raise ValueError("an answer of another form")  # noqa: TRY004 - the peer's fault, not a caller's
-        return answer
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def cut(self) -> None:
-        """End the process; the thread that waits for it sees the end of its socket."""
-        # Never by the number of a process that was waited for: it may be another's by now.
-        if self.alive:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def kill(self, grace_seconds: float) -> int | None:
-        """End the process unless it does so by itself within ``grace_seconds``; its status, None if it would not."""
-        self._socket.close()
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(grace_seconds)
-        self.cut()
-        with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(_REAP_SECONDS)
-        return None
-
-    def _exactly(self, size: int, deadline: float) -> bytes:
-        pieces: list[bytes] = []
-        while size > 0:
-            self._socket.settimeout(_left(deadline))
-            piece = self._socket.recv(min(size, 1 << 16))
-            if not piece:
-                raise EOFError
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+def _distinct(attachments: Sequence[Attachment]) -> dict[_Key, _File]:
+    """The contents that are worth reading, the most dangerous first. Two of one content and reader are one."""
+    files: dict[_Key, _File] = {}
+    for place in by_danger(attachments):
+        name, content = attachments[place].filename, attachments[place].content
+        reader = reader_for(name, content)
+        if reader:
+            key = (hashlib.sha256(content).digest(), reader, name.rpartition(".")[2][-20:].lower())
+            files.setdefault(key, _File(name[:500], content, [])).places.append(place)
+    return files
 
 
 def _understood(answer: dict[str, Any]) -> Inside:
     if "inside" in answer:
         return from_json(answer["inside"])
     reason = str(answer.get("failed", ""))[:100]
-    return _failed(
-        "unreadable", "it wanted too much memory" if reason == "memory" else f"the reader gave up ({reason})"
-    )
+    why = "it wanted too much memory" if reason == "memory" else f"the reader gave up ({reason})"
+    return Inside(seen=MappingProxyType({"unreadable": why}))
+
+
+def _seconds_of(answer: dict[str, Any], *, at_most: float) -> float:
+    """The computing that a file took, as its child says."""
+    said = answer.get("seconds")
+    return min(max(0.0, said), at_most) if isinstance(said, float) else at_most
 
 
 def _chars(inside: Inside) -> int:
@@ -283,11 +269,5 @@ def _chars(inside: Inside) -> int:
     return seen + targets + sum(map(len, inside.members)) + len(inside.text)
 
 
-def _failed(word: str, evidence: str) -> Inside:
-    return Inside(seen=MappingProxyType({word: evidence}))
-
-
-def _environment() -> dict[str, str]:
-    """Where modules lie, as this process finds them, and nothing else."""
-    paths = [str(Path(path).absolute()) for path in sys.path]
-    return {"PYTHONPATH": os.pathsep.join(paths), "LC_ALL": "C.UTF-8"}
+def _failed(word: str, evidence: str, *, lasting: bool = False, share: float = 0.0) -> _Result:
+    return _Result(Inside(seen=MappingProxyType({word: evidence})), lasting=lasting, share=share)

@@ -36,11 +36,12 @@ def read_lure_text(family: str, subject: str, text: str) -> LureText:
     lures, book = _book(family)
     words = plain_words(f"{subject}\n{text[:MAX_CHARS]}")
     hits = book.find(words)
+    spans = _spans(hits)
     counts = Counter(hit.group for hit in hits)
     told: dict[str, str] = {}
     for lure in lures:
         if all(any(group in counts for group in row) for row in lure.needs):
-            parts = _nearby(lure, hits)
+            parts = _nearby(lure, spans)
             if parts:
                 told[lure.name] = _shown(words, parts)
     for lure in lures:
@@ -55,20 +56,31 @@ def told_of_known(family: str) -> frozenset[str]:
     return frozenset(lure.name for lure in _book(family)[0] if lure.of_known)
 
 
-def _nearby(lure: Lure, hits: Iterable[Hit]) -> list[Hit]:
+def _spans(hits: Iterable[Hit]) -> list[tuple[Hit, frozenset[str]]]:
+    """The hits in the order in which they end, those on the same words as one; with their groups."""
+    groups: dict[tuple[int, int], list[Hit]] = {}
+    for hit in hits:
+        groups.setdefault((hit.end, hit.start), []).append(hit)
+    return [(here[0], frozenset(hit.group for hit in here)) for _, here in sorted(groups.items())]
+
+
+def _nearby(lure: Lure, spans: Iterable[tuple[Hit, frozenset[str]]]) -> list[Hit]:
     """The first hits that fulfil every row of the lure within its distance, by their place; empty if there are none.
 
-    One hit fulfils one row of those that its group is in: an empty one, the pickiest first, else the oldest.
+    Each row needs words of its own: what is a phrase of two groups ("business proposal"), said once, is one phrase. It
+    may stand for any row that is empty, else it takes the place of the oldest, of several the pickiest.
     """
     latest: list[Hit | None] = [None] * len(lure.needs)
-    concerned = frozenset().union(*lure.needs)
-    for hit in hits:
-        if hit.group not in concerned:
+    for hit, groups in spans:
+        rows = [row for row, needed in enumerate(lure.needs) if not needed.isdisjoint(groups)]
+        if not rows:
             continue
-        rows = [row for row, groups in enumerate(lure.needs) if hit.group in groups]
-        latest[min(rows, key=lambda row: (_age(latest[row]), len(lure.needs[row])))] = hit
+        oldest = min(rows, key=lambda row: (_age(latest[row]), len(lure.needs[row])))
+        for row in [row for row in rows if latest[row] is None] or [oldest]:
+            latest[row] = hit
         found = [one for one in latest if one is not None]
-        if len(found) == len(latest) and hit.end - min(one.start for one in found) <= lure.within:
+        said = {(one.start, one.end) for one in found}
+        if len(said) == len(latest) and hit.end - min(one.start for one in found) <= lure.within:
             return sorted(found, key=lambda one: one.start)
     return []
 

@@ -20,6 +20,11 @@ _ROLE_WORDS = """
     confirmation subscription fatura rechnung factura facture pedido shipping parcel
     """
 ROLES = frozenset(_ROLE_WORDS.split())
+_KIN_WORDS = """
+    mum mom mummy mommy mother dad daddy father grandma granny nana grandpa grandad auntie uncle mama mutti papa vati
+    oma opa tante onkel maman mamie papi papy abuela abuelo mamma nonna nonno mae pai avo mam pap mamo tato and und et
+    """
+_KIN = frozenset(_KIN_WORDS.split())
 
 
 @lru_cache(maxsize=4_096)
@@ -31,6 +36,12 @@ def person_of(name: str) -> frozenset[str]:
     words = _WORD.findall(skeleton(_ADDRESS.sub(" ", name[:200])))
     kept = frozenset(word for word in words if word not in _TITLES)
     return kept if 2 <= len(kept) <= 5 and not kept & ROLES else frozenset()
+
+
+def is_kin(name: str) -> bool:
+    """Whether a name says only what its bearer is to the reader ("Mum", "Oma und Opa"): no address need carry that."""
+    words = _WORD.findall(skeleton(name[:200]))
+    return bool(words) and all(word in _KIN for word in words)
 
 
 def role_in(name: str) -> str:

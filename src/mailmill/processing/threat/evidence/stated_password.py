@@ -18,7 +18,8 @@ _STATED_PASSWORD = re.compile(
 _OTHER_WORDS = """
     your the sent sending same not now needed required provided protected available below attached a an in by on to ihre
     ihr das der die wird separat votre la le les su tu el sua seu il given communicated shared valid http https case
-    changed reset expired being still also
+    changed reset expired being still also unchanged known telefonisch mündlich bekannt communiqué transmis envoyé
+    enviada enviado comunicada comunicata inviata
     """
 _NO_PASSWORD = frozenset(_OTHER_WORDS.split())
 

@@ -17,6 +17,7 @@ from mailmill.processing.threat.evidence.hosts import Url, clean_host, ends_in, 
 from mailmill.processing.threat.knowledge.redirectors import (
     AMP_HOSTS,
     GATEWAYS,
+    MAIL_TRACKERS,
     OPAQUE_GATEWAYS,
     REDIRECTORS,
     TARGET_PARAMETERS,
@@ -32,12 +33,18 @@ _WRAPPED = re.compile(r"/v[123]/__")
 _STARS = re.compile(r"\*(?:\*([A-Za-z0-9_-]))?")
 _INNER = re.compile(r"https?(?::|%3a)(?:/|%2f)", re.IGNORECASE)
 _HOST_LIKE = re.compile(r"^[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}$")
+_TRACKED_HOST = re.compile(r"^/\d{1,2}s?/([^/]{1,2000})/")
 _BASE64 = re.compile(r"^[A-Za-z0-9+/_-]{8,4000}={0,2}$")
 
 
 def is_gateway(url: Url) -> bool:
     """Whether a mail gateway's rewriting made this link, told or not where it leads."""
     return bool(ends_in(url.host, GATEWAYS) or ends_in(url.host, OPAQUE_GATEWAYS))
+
+
+def is_mail_tracker(url: Url) -> bool:
+    """Whether a mailing service counts the clicks on this link, and tells where it leads."""
+    return bool(ends_in(url.host, MAIL_TRACKERS))
 
 
 @lru_cache(maxsize=1_024)
@@ -118,6 +125,8 @@ def _redirected(url: Url, *, generic: bool) -> Url | None:
         return None
     if ends_in(url.host, TRANSLATED):
         return _translated(url)
+    if is_mail_tracker(url):
+        return _tracked(url)
     amp = _amp_target(url)
     if amp is not None:
         return amp
@@ -132,6 +141,17 @@ def _redirected(url: Url, *, generic: bool) -> Url | None:
             value = url.path[inner.start() :] + (f"?{url.query}" if url.query else "")
         return _as_url(unquote(value)) if value else None
     return _named_target(url) if generic else None
+
+
+def _tracked(url: Url) -> Url | None:
+    """``/L0/https:%2F%2Fhost%2Fpage/…``, ``/3s/host%2Fpage/…``, or a URL in base64 as the last piece of the path."""
+    inner = _INNER.search(url.path)
+    if inner:
+        return _as_url(unquote(url.path[inner.start() :].partition("/1/")[0]))
+    match = _TRACKED_HOST.match(url.path)
+    if match and "." in match.group(1):
+        return _as_url(f"https://{unquote(match.group(1))}")
+    return _as_url(url.path.rpartition("/")[2])
 
 
 def _translated(url: Url) -> Url | None:

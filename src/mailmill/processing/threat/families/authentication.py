@@ -50,9 +50,10 @@ def nothing_passed(context: ThreatContext) -> Iterator[Finding]:
 
 
 def unaligned(context: ThreatContext) -> Iterator[Finding]:
-    """Something passed, for an organisation that is not From's, and no list explains it."""
+    """Something passed, for an organisation that is not From's, and no list explains it. A DMARC result says the same
+    of the whole message: a failure is told by itself, and a pass is of another From than we see."""
     results = context.authentication
-    if results.dmarc == "pass":  # for another name: the server saw another From than we do, so we cannot judge
+    if results.dmarc in ("pass", "fail"):
         return
     if results.passed_for and not _explained(context) and context.sender.organisation:
         proven = ", ".join(sorted(results.passed_for)[:3])

@@ -5,11 +5,12 @@ What is said of absence ("has never written") is said only where the account's h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mailmill.model import Finding
-from mailmill.processing.threat.context import ThreatContext
-from mailmill.processing.threat.evidence.hosts import mail_domain, organisation_of
+from mailmill.processing.threat.context import Party, ThreatContext
+from mailmill.processing.threat.evidence.hosts import clean_host, mail_domain, organisation_of
+from mailmill.processing.threat.evidence.impersonation import imitates
 from mailmill.processing.threat.evidence.names import person_of
 from mailmill.processing.threat.evidence.near_domains import first_like
 from mailmill.processing.threat.knowledge.reference import FREE_MAIL
@@ -18,6 +19,9 @@ from mailmill.processing.threat.scoring import finding
 MIN_ACCOUNT_MESSAGES = 50
 """Mail that an account must have had before a stranger is worth a word: to a new one everybody is."""
 
+MAX_CORRESPONDENTS = 2_000
+
+_TAKEN_OVER = "sender.thread_taken_over"
 _BULK_FIELDS = ("List-Id", "List-Unsubscribe", "Auto-Submitted", "Precedence")
 
 
@@ -42,10 +46,9 @@ def taken_over(context: ThreatContext) -> Iterator[Finding]:
     if _is_party(context):
         return
     sender = context.sender
-    organisations = sorted({organisation_of(mail_domain(party.address)) for party in parties} - FREE_MAIL - {""})
-    like = first_like(sender.organisation, organisations)
+    like = _like(sender, {organisation_of(mail_domain(party.address)) for party in parties} - FREE_MAIL)
     if like:
-        yield finding("sender.thread_taken_over", f"{sender.address} answers a thread with {like}")
+        yield finding(_TAKEN_OVER, f"{sender.address} answers a thread with {like}")
         return
     person = person_of(sender.name)
     if person and any(person_of(party.name) == person for party in parties):
@@ -55,18 +58,30 @@ def taken_over(context: ThreatContext) -> Iterator[Finding]:
 
 
 def correspondent_lookalike(context: ThreatContext) -> Iterator[Finding]:
-    """The sender's domain, or that of answers, passes for one that the account has written to."""
+    """The sender's domain, or that of answers, passes for one that the account has written to, or knows of the name;
+    not where a thread taken over tells it."""
     history = context.history
-    known = {organisation_of(domain) for domain in history.correspondents} - FREE_MAIL - {""}
+    written = [*history.correspondents[:MAX_CORRESPONDENTS], *map(mail_domain, history.name_addresses)]
+    written += [mail_domain(party.address) for party in history.thread]
+    known = {organisation_of(clean_host(domain)) for domain in written} - FREE_MAIL
+    if not known:
+        return
+    told = any(one.id == _TAKEN_OVER for one in taken_over(context))
     for party in (context.sender, *context.reply_to):
         if not party.organisation or party.organisation in known or party.organisation in FREE_MAIL:
             continue
-        if party is context.sender and (not _is_stranger(context) or history.organisation_received):
+        if party is context.sender and (told or not _is_stranger(context) or history.organisation_received):
             continue
-        like = first_like(party.organisation, sorted(known - context.own_domains))
+        like = _like(party, known - context.own_domains)
         if like:
             yield finding("sender.correspondent_lookalike", f"{party.address} is not of {like}")
             return
+
+
+def _like(party: Party, organisations: Iterable[str]) -> str:
+    """The organisation that the domain of a party passes for, or imitates; ""."""
+    known = sorted(filter(None, organisations))
+    return first_like(party.organisation, known) or next((one for one in known if imitates(party.domain, one)), "")
 
 
 def _is_stranger(context: ThreatContext) -> bool:

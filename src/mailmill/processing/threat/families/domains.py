@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator
 from mailmill.model import Finding
 from mailmill.processing.threat.context import ThreatContext
 from mailmill.processing.threat.evidence.hosts import (
-    clean_host,
     ends_in,
     ip_of,
-    mail_domain,
     organisation_of,
     split_host,
 )
@@ -23,12 +21,11 @@ from mailmill.processing.threat.evidence.impersonation import (
     mixed_script_label,
     near_miss,
 )
-from mailmill.processing.threat.knowledge.reference import FREE_MAIL, RISKY_SUFFIXES
+from mailmill.processing.threat.knowledge.reference import RISKY_SUFFIXES
 from mailmill.processing.threat.knowledge.web_services import DYNAMIC_DNS, FREE_HOSTING, TENANTS, TUNNELS
 from mailmill.processing.threat.scoring import finding
 
 _THROWAWAY = FREE_HOSTING | DYNAMIC_DNS | TUNNELS | TENANTS
-MAX_CORRESPONDENTS = 2_000
 _SHORTEST_OWN = 5
 _MANY_LABELS = 5
 _LONG_HOST = 90
@@ -49,19 +46,6 @@ def lookalike(context: ThreatContext) -> Iterator[Finding]:
             if shown:
                 yield finding(finding_id, shown)
                 break
-
-
-def lookalike_of_correspondent(context: ThreatContext) -> Iterator[Finding]:
-    """A sender's domain that passes for one the account writes to, or that took part in the thread."""
-    known = _known_organisations(context)
-    for host in _sender_hosts(context):
-        if organisation_of(host) in known:
-            continue
-        for organisation in known:
-            how = imitates(host, organisation)
-            if how:
-                yield finding("domains.lookalike_of_correspondent", f"{host} imitates {organisation} ({how})")
-                return
 
 
 def one_letter_off(context: ThreatContext) -> Iterator[Finding]:
@@ -97,7 +81,7 @@ def own_domain_abused(context: ThreatContext) -> Iterator[Finding]:
     for host in (*_sender_hosts(context), *_link_hosts(context)):
         if organisation_of(host) == own:
             continue
-        if own in host or own.replace(".", "-") in host:
+        if f".{own}.".replace("-", ".") in f".{host}.".replace("-", "."):  # not in livingstone.com
             yield finding("domains.own_in_host", f"{host} is not your {own}")
             return
     for host in _sender_hosts(context)[:1]:
@@ -191,25 +175,18 @@ def _sender_hosts(context: ThreatContext) -> tuple[str, ...]:
 
 
 def _link_hosts(context: ThreatContext) -> tuple[str, ...]:
-    return _hosts(url.host for link in context.links for url in link.destinations)
+    """Hosts of all links; of what a mailing list sends not those that merely stand in the text, for there members show
+    one another what they got."""
+    links = (link for link in context.links if link.clickable or not context.by_list)
+    return _hosts(url.host for link in links for url in link.destinations)
 
 
 def _clickable_hosts(context: ThreatContext) -> tuple[str, ...]:
-    return _hosts(url.host for link in context.links if link.clickable for url in link.destinations)
+    return _hosts(url.host for link in context.followed for url in link.destinations)
 
 
 def _hosts(hosts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(host for host in hosts if host))
-
-
-def _known_organisations(context: ThreatContext) -> frozenset[str]:
-    history = context.history
-    domains = [
-        *history.correspondents[:MAX_CORRESPONDENTS],
-        *(mail_domain(party.address) for party in history.thread),
-        *(mail_domain(address) for address in history.name_addresses),
-    ]
-    return frozenset(organisation_of(clean_host(domain)) for domain in domains if domain) - FREE_MAIL - {""}
 
 
 def _imitation(context: ThreatContext, host: str) -> str:
@@ -224,7 +201,6 @@ def _imitation(context: ThreatContext, host: str) -> str:
 
 DETECTORS = (
     lookalike,
-    lookalike_of_correspondent,
     one_letter_off,
     brand_in_foreign_domain,
     own_domain_abused,

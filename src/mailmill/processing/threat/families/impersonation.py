@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from mailmill.model import Finding
 from mailmill.processing.threat.context import ThreatContext
 from mailmill.processing.threat.evidence.hosts import split_host
-from mailmill.processing.threat.evidence.impersonation import belongs_to, carries_name
+from mailmill.processing.threat.evidence.impersonation import belongs_to, carries_name, is_brands_own
+from mailmill.processing.threat.evidence.lures import read_lure_text
 from mailmill.processing.threat.evidence.posing import Posing, posings
+from mailmill.processing.threat.families.language import FAMILY as LANGUAGE
+from mailmill.processing.threat.families.language import OF_SERVICES, PHONE, READ_FOR_NUMBERS_CHARS, own_words, told
+from mailmill.processing.threat.families.link_services import is_anybodys_page, is_shared_page, is_shortened
 from mailmill.processing.threat.knowledge.brands import Brand
 from mailmill.processing.threat.knowledge.reference import FREE_MAIL
 from mailmill.processing.threat.scoring import finding
 
 MAX_BRANDS = 5
+_ASKS_FOR_SECRETS = frozenset({"credential_urgency", "secrets_asked", "sign_in_to_see"})
 _KNOWN_FROM = 5  # messages from an address after which a proven sender is no stranger
 _PHONE = re.compile(r"(?<![\w.])\+?\(?\d[\d ().-]{8,16}\d(?![\w.])")
 _PROGRAM_ADDRESS = re.compile(r"no-?_?reply|ne-?pas-?repondre|postmaster|mailer-daemon|notification", re.IGNORECASE)
@@ -42,6 +47,39 @@ def poses_as_brand(context: ThreatContext) -> Iterator[Finding]:
         if posing.is_likely:
             yield finding("impersonation.speaks_as_brand", _evidence(context, posing))
             return
+
+
+def service_on_free_page(context: ThreatContext) -> Iterator[Finding]:
+    """A notice as services send it, and every way out leads to others than the sender, one to a page that nobody
+    stands behind. A service takes its users to its own site, so that the sender is proven explains nothing."""
+    if context.by_list or context.familiar:
+        return
+    pages = [url for link in context.followed if not link.hidden for url in link.destinations]
+    nobodys = [url for url in pages if is_anybodys_page(url) or is_shortened(url) or is_shared_page(url)]
+    if not nobodys or not all(context.is_foreign(url.organisation) for url in pages):
+        return
+    found = told(context).keys()
+    for url in nobodys:
+        # Forms and files are shared for work every day; to sign in to see one, or to type a password there, is no work.
+        if found & (_ASKS_FOR_SECRETS if is_shared_page(url) else OF_SERVICES | _ASKS_FOR_SECRETS):
+            yield finding("impersonation.service_on_free_page", f"from {context.sender.domain}, to {url.host}")
+            return
+
+
+def strangers_note(context: ThreatContext) -> Iterator[Finding]:
+    """A service passes on what one of its users wrote: a payment nobody made, and a number to call. The service is
+    proven and well known, its user is neither; what it says of fraud at its foot explains nothing."""
+    if not context.authenticated or context.by_list or context.sender.organisation in FREE_MAIL:
+        return
+    read = read_lure_text(LANGUAGE, context.subject, own_words(context))
+    evidence = read.told.get("callback")
+    if evidence is None or not read.counts.get("strangers_note"):
+        return
+    number = PHONE.search(context.text[:READ_FOR_NUMBERS_CHARS])
+    if number and is_brands_own(context.sender.domain):
+        yield finding(
+            "impersonation.strangers_note", f"{evidence}, {number.group()}, sent on by {context.sender.domain}"
+        )
 
 
 def _evidence(context: ThreatContext, posing: Posing) -> str:
@@ -83,4 +121,4 @@ def _asks_to_act(context: ThreatContext, brand: Brand) -> bool:
     return not pages and _PHONE.search(context.text[:5_000]) is not None
 
 
-DETECTORS = (poses_as_brand,)
+DETECTORS = (poses_as_brand, service_on_free_page, strangers_note)

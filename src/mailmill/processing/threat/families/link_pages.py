@@ -13,6 +13,9 @@ from mailmill.processing.threat.evidence.hosts import parse_url
 from mailmill.processing.threat.evidence.impersonation import is_brands_own
 from mailmill.processing.threat.evidence.lookalike import skeleton
 from mailmill.processing.threat.evidence.recipient_marks import carries
+from mailmill.processing.threat.evidence.stated_password import stated_password
+from mailmill.processing.threat.families.language import own_words
+from mailmill.processing.threat.families.link_services import is_anybodys_page
 from mailmill.processing.threat.scoring import finding
 
 MAX_RECIPIENTS = 3
@@ -48,9 +51,7 @@ _SHORTEST_NAME = 4
 def recipient_in_fragment(context: ThreatContext) -> Iterator[Finding]:
     """The account's address behind ``#``: a page reads it there to greet its victim; no server ever sees it."""
     recipients = _recipients(context)
-    for link in context.links:
-        if link.element == "text" or not recipients:
-            continue
+    for link in context.followed if recipients else ():
         for url in link.destinations:
             if url.fragment and url.scheme in ("http", "https") and carries(url.fragment, recipients):
                 yield finding("links.recipient_in_fragment", f"{url.host}…#{url.fragment[:80]}")
@@ -63,14 +64,29 @@ def recipient_in_link(context: ThreatContext) -> Iterator[Finding]:
     recipients = _recipients(context)
     if not recipients or context.authenticated or context.by_list:
         return
-    for link in context.links:
+    for link in context.followed:
         url = link.url
-        if not link.clickable or not context.is_foreign(link.organisation) or _leaves(link):
+        if not context.is_foreign(link.organisation) or _leaves(link):
             continue
         where = f"{url.path}?{url.query}"
         if carries(where, recipients):
             yield finding("links.recipient_in_link", f"{url.host}{where[:80]}")
             return
+
+
+def recipient_on_free_page(context: ThreatContext) -> Iterator[Finding]:
+    """The account's address in a link to a page that nobody stands behind: it greets its victim by name. Of the sender
+    nothing is asked, for mail from a stolen account is proven, and no service takes its users to such a page."""
+    recipients = _recipients(context)
+    if not recipients or context.by_list:
+        return
+    for link in context.followed:
+        url = link.url
+        if context.is_foreign(link.organisation) and is_anybodys_page(url) and not _leaves(link):
+            where = f"{url.path}?{url.query}#{url.fragment}"
+            if carries(where, recipients):
+                yield finding("links.recipient_on_free_page", f"{url.host}{where[:80]}")
+                return
 
 
 def program(context: ThreatContext) -> Iterator[Finding]:
@@ -85,20 +101,28 @@ def program(context: ThreatContext) -> Iterator[Finding]:
 
 
 def archive(context: ThreatContext) -> Iterator[Finding]:
-    """A link that fetches an archive from a stranger, in a message that nothing proves."""
-    if not context.unproven:
+    """A link that fetches an archive from a stranger, in a message that nothing proves; worse, whoever sent it, where
+    the message gives its password."""
+    if context.by_list:
         return
-    for link in _strangers(context):
+    for link in context.followed:
         path = link.url.path
-        if _ARCHIVE.search(path[-20:]):
-            yield finding("links.archive", f"{link.url.host}{path[-80:]}")
+        if not context.is_foreign(link.organisation) or not _ARCHIVE.search(path[-20:]):
+            continue
+        where = f"{link.url.host}{path[-80:]}"
+        password = stated_password(context.subject, own_words(context))
+        if password:
+            yield finding("links.locked_archive", f'{where}, and the password "{password}"')
+            return
+        if context.unproven and not is_brands_own(link.url.host):
+            yield finding("links.archive", where)
             return
 
 
 def broken_site(context: ThreatContext) -> Iterator[Finding]:
     """A page in a folder where a site keeps its own works: somebody else put it there."""
-    for link in context.links:
-        for url in link.destinations if link.clickable else ():
+    for link in context.followed:
+        for url in link.destinations:
             if not _BROKEN_SITE.match(url.path[:600]) or _STATIC.search(url.path[-10:]):
                 continue
             if context.is_foreign(url.organisation):
@@ -111,8 +135,8 @@ def credential_words(context: ThreatContext) -> Iterator[Finding]:
     know, from a sender that nothing proves."""
     if not context.unproven:
         return
-    for link in context.links:
-        for url in link.destinations if link.clickable else ():
+    for link in context.followed:
+        for url in link.destinations:
             if not context.is_foreign(url.organisation) or is_brands_own(url.host) or _leaves(link):
                 continue
             words = _PATH_WORDS.findall(f"{url.host}{url.path}"[:400].lower())
@@ -176,6 +200,7 @@ def _leaves(link: Link) -> bool:
 DETECTORS = (
     recipient_in_fragment,
     recipient_in_link,
+    recipient_on_free_page,
     program,
     archive,
     broken_site,

@@ -9,7 +9,7 @@ from mailmill.model import Finding
 from mailmill.processing.threat.context import ThreatContext
 from mailmill.processing.threat.evidence.hosts import Url, ends_in
 from mailmill.processing.threat.evidence.impersonation import is_brands_own
-from mailmill.processing.threat.evidence.targets import redirect_target
+from mailmill.processing.threat.evidence.targets import is_mail_tracker, redirect_target
 from mailmill.processing.threat.knowledge.web_services import (
     DYNAMIC_DNS,
     FREE_HOSTING,
@@ -23,6 +23,8 @@ from mailmill.processing.threat.scoring import finding
 # A content identifier of IPFS, version 0 or 1, as a path or as a label.
 _IPFS_PATH = re.compile(r"^/ip[fn]s/(?:Qm[1-9A-HJ-NP-Za-km-z]{44}|[bk][a-z2-7]{50,70})")
 _IPFS_LABEL = re.compile(r"^(?:baf[a-z2-7]{50,70}|k51[a-z0-9]{50,70})[.-]")
+
+_ANYBODYS = FREE_HOSTING | IPFS_GATEWAYS | TUNNELS | DYNAMIC_DNS
 
 # Pages of well-known sites that take a URL to show or to post it, and lead nowhere.
 _SHARING = re.compile(
@@ -41,7 +43,7 @@ def free_hosting(context: ThreatContext) -> Iterator[Finding]:
 def shared_page(context: ThreatContext) -> Iterator[Finding]:
     """A link to a form or a file at a service for everybody. People share so every day: it says little."""
     for url in _foreign_pages(context):
-        if ends_in(url.host, SHARED_PAGES) and len(url.path) > 1:
+        if is_shared_page(url):
             yield finding("links.shared_page", f"{url.host}{url.path[:60]}")
             return
 
@@ -66,9 +68,9 @@ def ipfs(context: ThreatContext) -> Iterator[Finding]:
 
 def shortener(context: ThreatContext) -> Iterator[Finding]:
     """A redirecting service: the target is not in the message."""
-    for link in context.links:
+    for link in context.followed:
         for url in link.destinations:
-            if link.clickable and url.organisation in SHORTENERS and len(url.path) > 1:
+            if is_shortened(url):
                 yield finding("links.shortener", f"{url.host}{url.path[:60]}")
                 return
 
@@ -81,11 +83,28 @@ def open_redirect(context: ThreatContext) -> Iterator[Finding]:
         target = link.target
         if target is None and is_brands_own(link.url.host) and not _SHARING.search(link.url.path[:200]):
             target = redirect_target(link.url, generic=True)
+        if is_mail_tracker(link.url):
+            continue
         if target is None or target.organisation == link.organisation or not context.is_foreign(target.organisation):
             continue
         if not is_brands_own(target.host):
             yield finding("links.open_redirect", f"{link.url.host} passes on to {target.host}")
             return
+
+
+def is_anybodys_page(url: Url) -> bool:
+    """Whether a page stands where nobody is asked for a name: free hosting, IPFS, a tunnel, a changing address."""
+    return bool(ends_in(url.host, _ANYBODYS) or _IPFS_PATH.match(url.path) or _IPFS_LABEL.match(url.host))
+
+
+def is_shortened(url: Url) -> bool:
+    """Whether a redirecting service hides where the link leads."""
+    return url.organisation in SHORTENERS and len(url.path) > 1
+
+
+def is_shared_page(url: Url) -> bool:
+    """Whether a page is a form or a file at a service for everybody."""
+    return bool(ends_in(url.host, SHARED_PAGES)) and len(url.path) > 1
 
 
 def _at(context: ThreatContext, hosts: Set[str], finding_id: str) -> Iterator[Finding]:
@@ -96,11 +115,10 @@ def _at(context: ThreatContext, hosts: Set[str], finding_id: str) -> Iterator[Fi
 
 
 def _foreign_pages(context: ThreatContext) -> Iterator[Url]:
-    for link in context.links:
-        if link.clickable:
-            for url in link.destinations:
-                if url.host and url.organisation not in context.relations:
-                    yield url
+    for link in context.followed:
+        for url in link.destinations:
+            if url.host and url.organisation not in context.relations:
+                yield url
 
 
 DETECTORS = (free_hosting, shared_page, tunnel, dynamic_address, ipfs, shortener, open_redirect)

@@ -40,8 +40,8 @@ _TRACKED_LINKS = 5
 
 def text_differs_from_target(context: ThreatContext) -> Iterator[Finding]:
     """The link shows a domain and leads to another organisation. Click tracking is no trick: that of whoever is proven
-    to send this, and of a host that many links go through, each with an address of its own; no tracker shows a
-    brand's domain in mail of others."""
+    to send this, also above its own domain, and of a host that many links go through, each with an address of its own;
+    no tracker shows a brand's domain in mail of others."""
     through = _trackers(context)
     for link in context.links:
         if link.element not in ("a", "area") or not link.url.host or link.hidden:
@@ -51,6 +51,8 @@ def text_differs_from_target(context: ThreatContext) -> Iterator[Finding]:
             continue
         shown_organisation = organisation_of(shown)
         if shown_organisation in _leads_to(context, link) or is_gateway(link.url):
+            continue
+        if context.vouched and link.target is None and shown_organisation == context.sender.organisation:
             continue
         tracker = link.organisation in context.relations or link.url.host in through
         if tracker and link.target is None and not is_brands_own(shown):
@@ -62,8 +64,8 @@ def text_differs_from_target(context: ThreatContext) -> Iterator[Finding]:
 
 def ip_host(context: ThreatContext) -> Iterator[Finding]:
     """The host is a public address in any notation (``0x7f.1`` and ``2130706433`` too)."""
-    for link in context.links:
-        for url in link.destinations if link.clickable else ():
+    for link in _followed(context):
+        for url in link.destinations:
             address = ip_of(url.host)
             if address and not _is_private(address):
                 yield finding("links.ip_host", f"{url.scheme}://{url.host} is {address}")
@@ -72,8 +74,8 @@ def ip_host(context: ThreatContext) -> Iterator[Finding]:
 
 def machine_name(context: ThreatContext) -> Iterator[Finding]:
     """A host named after its address, as hosters name machines without a name (``203-0-113-9.host.example``)."""
-    for link in context.links:
-        for url in link.destinations if link.clickable else ():
+    for link in _followed(context):
+        for url in link.destinations:
             if _MACHINE.search(url.host) and not ip_of(url.host) and context.is_foreign(url.organisation):
                 yield finding("links.machine_name", url.host)
                 return
@@ -90,14 +92,9 @@ def userinfo(context: ThreatContext) -> Iterator[Finding]:
 
 def port(context: ThreatContext) -> Iterator[Finding]:
     """A link to a port that no public site uses, at somebody else's."""
-    for link in context.links:
+    for link in _followed(context):
         url = link.url
-        if (
-            not link.clickable
-            or url.port is None
-            or url.port in _USUAL_PORTS
-            or not context.is_foreign(url.organisation)
-        ):
+        if url.port is None or url.port in _USUAL_PORTS or not context.is_foreign(url.organisation):
             continue
         address = ip_of(url.host)
         if split_host(url.host)[2] or (address and not _is_private(address)):
@@ -196,6 +193,11 @@ def shown_host(text: str) -> str:
 def is_free_hosting(host: str) -> bool:
     """Whether a host is where a page costs nothing and needs no name."""
     return bool(ends_in(host, FREE_HOSTING))
+
+
+def _followed(context: ThreatContext) -> Iterator[Link]:
+    """What is there to be followed. Colleagues write out the addresses of their machines: who is vouched for may."""
+    return (link for link in context.followed if link.element != "text" or not context.vouched)
 
 
 def _leads_to(context: ThreatContext, link: Link) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from mailmill.model import Finding
@@ -14,6 +15,7 @@ from mailmill.processing.threat.scoring import finding
 
 # A name that so many addresses write under is no person's, or that of a person with many mailboxes.
 _MAX_ADDRESSES_OF_ONE = 3
+_MAX_NAME_CHARS = 300
 
 
 def own_identity(context: ThreatContext) -> Iterator[Finding]:
@@ -31,8 +33,8 @@ def own_identity(context: ThreatContext) -> Iterator[Finding]:
         if unproven:
             yield finding("sender.own_domain", f"From: {context.sender.address}, not authenticated")
         return
-    name = context.sender.name.lower()
-    if any(domain in name for domain in context.own_domains):
+    name = context.sender.name[:_MAX_NAME_CHARS].lower()
+    if any(re.search(rf"(?<!\w){re.escape(domain)}(?!\w)", name) for domain in context.own_domains):
         yield finding("sender.own_domain_in_name", f'"{context.sender.name}" <{context.sender.address}>')
 
 

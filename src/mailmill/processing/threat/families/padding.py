@@ -36,10 +36,16 @@ def structure(context: ThreatContext) -> Iterator[Finding]:
 
 
 def files(context: ThreatContext) -> Iterator[Finding]:
-    """More attached files than are looked at. Digests of mailing lists hold that many messages."""
+    """More attached files than are looked at, or files that take more to read than all of a message's may. Digests of
+    mailing lists hold that many messages."""
     count = sum(1 for one in context.message.attachments if not one.content_type.startswith("message/"))
     if count > MAX_FILES and not context.by_list:
         yield finding("padding.files", f"{count:,} files")
+        return
+    unread = [file for file in context.files if "not_reached" in file.inside.seen]
+    if unread:
+        told = f"{unread[0].shown}: {unread[0].inside.seen['not_reached']}"
+        yield finding("padding.files", f"{len(unread):,} of {len(context.files):,} not looked into, such as {told}")
 
 
 DETECTORS = (text, structure, files)

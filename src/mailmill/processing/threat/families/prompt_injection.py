@@ -37,7 +37,19 @@ _MARKERS = re.compile(
 )
 # "User: …", "Assistant: …" on lines of their own, the assistant's last or first: a conversation that never was.
 _TURN = re.compile(r"^[ \t>*]{0,6}(system|assistant|user|human|ai)[ \t*]{0,3}:[ \t*]", re.IGNORECASE | re.MULTILINE)
+# "AI agent: …", "To the model that reads this: …": who speaks so where no person reads speaks to a program.
+_ADDRESSED = re.compile(
+    r"(?:^|[\n.!?>\[(:;])[ \t*#\[(-]{0,8}(?:(?:\w{1,20}[ ,:]{1,3}){0,3}(?:(?-i:AI|KI|IA|LLM|ИИ)|copilot|gemini|claude"
+    r"|chatgpt|gpt|language model|sprachmodell)|(?:to|dear|hello|attention|an|pour|para|per|voor|dla|для)[ ,]{1,2}"
+    r"(?:\w{1,5} )?(?:model|assistant|assistent|asistente|assistente|asystent|ассистент)\w{0,3})"
+    r"(?:[ -](?:agent|assistant|assistent|model|bot|агент|ассистент|asystent)\w{0,3})?"
+    r"(?: (?:that|who|which|reading|processing|summari[sz]ing|handling|scanning|der|die|qui|que|che)\b[^\n:]{0,60})?"
+    r"\s?:",
+    re.IGNORECASE,
+)
 # Hidden words that an honest sender writes for other readers of the same thing: a preview, a description.
+_UNREAD = frozenset({"hidden text", "text in the colour of its ground", "comment"})
+_FEWEST_WORDS = 4
 _STAND_INS = frozenset({"hidden text", "text of a picture", "plain text part"})
 _WORTH_A_LOOK = re.compile(
     r"ignor|disregard|instruc|anweisung|assistant|assistent|asistente|prompt|\bLLM\b|system|指示|指令|инструкц|poleceni",
@@ -67,6 +79,8 @@ def hidden_instruction(context: ThreatContext) -> Iterator[Finding]:
     """An instruction to an assistant, or the marks of its turns, where the reader does not see it."""
     for where, text in _unseen(context):
         evidence = _instruction(text) or _marker(text) or _order_to_ignore(text)
+        if not evidence and where in _UNREAD:
+            evidence = _address(text)
         if not evidence:
             continue
         if where in _STAND_INS and (_is_talk(context) or _is_shown_too(context, text, evidence)):
@@ -82,6 +96,8 @@ def role_marker(context: ThreatContext) -> Iterator[Finding]:
         if evidence:
             kind = "mentioned" if _is_talk(context) or context.by_list else "role_marker"
             yield finding(f"{FAMILY}.{kind}", f"{where}: {evidence}")
+            if kind == "role_marker" and read_lure_text(FAMILY, subject, text).counts.get("command"):
+                yield finding(f"{FAMILY}.instruction", f"{where}: {evidence}, and an order")
             return
 
 
@@ -162,6 +178,13 @@ def _order_to_ignore(text: str) -> str:
     """Where nobody reads it, "ignore all previous instructions" needs no more words."""
     said = bool(text.strip()) and read_lure_text(FAMILY, "", text).counts.get("ignore_instructions", 0)
     return text.strip()[:120] if said else ""
+
+
+def _address(text: str) -> str:
+    """Where an assistant is spoken to, with what is said first, or ""."""
+    match = _ADDRESSED.search(text)
+    said = text[match.start() : match.end() + 100].strip(" \n.!?>[(:;") if match else ""
+    return said if match and len(text[match.end() :].split()) >= _FEWEST_WORDS else ""
 
 
 def _marker(text: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from mailmill.model import Finding
 from mailmill.processing.threat.context import ThreatContext
-from mailmill.processing.threat.evidence.hosts import organisation_of, split_host
+from mailmill.processing.threat.evidence.brand_index import owner_of
+from mailmill.processing.threat.evidence.hosts import organisation_of, split_host, state_suffix
 from mailmill.processing.threat.evidence.impersonation import belongs_to, brand_named, carries_name
 from mailmill.processing.threat.evidence.lookalike import disguised_word, skeleton
 from mailmill.processing.threat.evidence.names import role_in
@@ -23,6 +24,8 @@ _BROKEN_FROM = re.compile(r"[,_(;]\s{0,5}[_(]?<[^<>\s]{1,320}>")
 _DOMAIN_NAME = re.compile(r"(?<![\w.@-])(?:[\w-]{2,63}\.){1,4}[a-z]{2,18}(?![\w@-])", re.IGNORECASE)
 _REPLY_MARK = re.compile(r"^(?:re|fw|fwd|aw|wg|sv|vs|res|enc|rv|tr|rif|antw)\s?(?:\[\d{1,3}\])?\s?:", re.IGNORECASE)
 _VIA = re.compile(r"\b(?:via|on behalf of|through|bei|de la part de)\b", re.IGNORECASE)
+# Exchange Online names its reports of what it could not deliver after Outlook, in every customer's domain.
+_EXCHANGE_REPORT = re.compile(r"microsoftexchange[0-9a-f]{32}@")
 # Right-to-left and left-to-right overrides: no name needs them, isolates and marks are for honest mixed text.
 _OVERRIDES = re.compile("[\u202d\u202e]")
 _PADDING = re.compile("[\\s\u00a0\u00ad\u180e\u2000-\u200f\u2028\u2029\u205f\u2060\u2800\u3000\u3164\ufeff.]{16,}")
@@ -51,7 +54,9 @@ def domain_in_name(context: ThreatContext) -> Iterator[Finding]:
         _, label, suffix = split_host(shown)
         if not label or not suffix or label == split_host(context.sender.domain)[1] or len(label) < 3:
             continue
-        if organisation_of(shown) not in (context.sender.organisation, context.own_organisation):
+        if organisation_of(shown) in (context.sender.organisation, context.own_organisation):
+            continue
+        if not _is_of_one_house(shown, context.sender.domain):
             yield finding("sender.domain_in_name", f'"{context.sender.name}" from {context.sender.domain}')
             return
 
@@ -83,6 +88,8 @@ def brand_in_name(context: ThreatContext) -> Iterator[Finding]:
     if claim is None or belongs_to(claim.brand, context.sender.domain):
         return
     if _VIA.search(name) and context.authenticated:
+        return
+    if context.authenticated and _EXCHANGE_REPORT.match(context.sender.address):
         return
     # Companies do send from second domains of theirs; one that carries the name and is authenticated may be such.
     second_domain = context.authenticated and carries_name(claim.brand, context.sender.domain)
@@ -167,6 +174,15 @@ def _forwards(context: ThreatContext) -> bool:
     if any(file.content_type == "message/rfc822" for file in context.message.attachments):
         return True
     return _FORWARDED.search(context.text[:20_000]) is not None
+
+
+def _is_of_one_house(shown: str, domain: str) -> bool:
+    """Two domains of one state, or of one company that we know."""
+    state = state_suffix(shown)
+    if state and state == state_suffix(domain):
+        return True
+    brand = owner_of(shown)
+    return brand is not None and belongs_to(brand, domain)
 
 
 def _same_person(context: ThreatContext, address: str) -> bool:

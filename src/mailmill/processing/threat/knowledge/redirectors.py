@@ -67,6 +67,9 @@ REDIRECTORS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "trello.com": (("/safety",), _words("url")),
 }
 
+# Click counters of mailing services that tell the target in the path: it stands where it stands for everybody's mail.
+MAIL_TRACKERS: frozenset[str] = _words("awstrack.me pstmrk.it mjt.lu")
+
 AMP_HOSTS: frozenset[str] = _words("""
     google.com ampproject.org""")
 

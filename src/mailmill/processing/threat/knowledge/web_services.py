@@ -77,6 +77,14 @@ DYNAMIC_DNS: frozenset[str] = _words("""
 # Where an office suite puts those who bring no domain of their own.
 TENANTS: frozenset[str] = _words("onmicrosoft.com")
 
+# Software rented by companies, under a subdomain with the company's name.
+COMPANY_PLATFORMS: frozenset[str] = _words("""
+    qualtrics.com medallia.com medallia.eu okta.com oktapreview.com onelogin.com service-now.com greenhouse.io lever.co
+    icims.com taleo.net successfactors.com successfactors.eu avature.net smartrecruiters.com personio.de personio.com
+    workable.com teamtailor.com statuspage.io atlassian.net pagerduty.com datadoghq.com sentry.io instructure.com
+    kaltura.com brightspace.com blackboard.com cvent.com on24.com highspot.com seismic.com
+    """)
+
 # Doors into the file system that nobody can take a page down from.
 IPFS_GATEWAYS: frozenset[str] = _words("""
     ipfs.io dweb.link cf-ipfs.com cloudflare-ipfs.com infura-ipfs.io fleek.co fleek.cool on.fleek.co 4everland.app

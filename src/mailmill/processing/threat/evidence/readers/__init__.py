@@ -75,6 +75,13 @@ def reader_for(name: str, content: bytes) -> str:
     return ""
 
 
+def load(name: str, content: bytes) -> None:
+    """Import the reader of the file and its libraries, which is no work of the file's."""
+    reader = reader_for(name, content)
+    if reader:
+        import_module(f"{__name__}.{reader}")
+
+
 def read(name: str, content: bytes) -> Inside:
     """Open the file with its reader. Raises whatever the reader's libraries raise."""
     reader = reader_for(name, content)

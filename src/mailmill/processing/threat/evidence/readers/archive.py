@@ -2,7 +2,8 @@
 
 The words in ``seen``: those of :func:`seen_in_names`, and ``encrypted``, ``bomb`` (made to unpack into very much, or
 without end), ``deep`` (archives within archives beyond what anybody packs), ``not_whole`` (the bound was met before the
-end), and what the readers of Office files and PDFs see in the documents within, with their names.
+end), ``documents_unread`` (more documents than are read), and what the readers of Office files and PDFs see in the
+documents within, with their names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
+from signal import ITIMER_PROF, getitimer
 from typing import Protocol
 
 from mailmill.processing.threat.evidence.attached_files import kind_of
@@ -27,7 +29,10 @@ from mailmill.processing.threat.evidence.zip_entries import ZipEntry, directory_
 MAX_DEPTH = 4
 MAX_ENTRIES = 5_000
 MAX_ARCHIVES = 50
-MAX_DOCUMENTS = 10
+MAX_DOCUMENTS = 30
+DOCUMENTS_SHARE = 0.5
+"""Of the computing that is left when the documents' turn comes: beyond it none is begun, so that what was seen of the
+archive is not lost."""
 MAX_OPENED = 400
 """Entries whose content is begun at all, over all levels."""
 MAX_UNPACKED_BYTES = 96 << 20
@@ -49,6 +54,16 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """An Office file or a PDF in an archive, to be read when the walk is over."""
+
+    path: str
+    name: str
+    reader: str
+    member: _Member
+
+
 @dataclass(slots=True)
 class _Walk:
     """What has been seen, and what is left of the bounds."""
@@ -56,8 +71,8 @@ class _Walk:
     names: list[str] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
+    documents: list[_Document] = field(default_factory=list)
     archives_left: int = MAX_ARCHIVES
-    documents_left: int = MAX_DOCUMENTS
     opened_left: int = MAX_OPENED
     bytes_left: int = MAX_UNPACKED_BYTES
 
@@ -89,6 +104,7 @@ def read(name: str, content: bytes) -> Inside:
         walk.names.extend(names[: MAX_MEMBERS - len(walk.names)])
     if walk.archives_left <= 0:
         walk.see("deep", f"more than {MAX_ARCHIVES} archives within archives")
+    _read_documents(walk)
     return Inside(walk.seen, tuple(walk.names), tuple(walk.targets[:MAX_TARGETS]))
 
 
@@ -101,15 +117,27 @@ def _look(path: str, name: str, beginning: _Member, walk: _Walk) -> bytes | None
     reader = reader_for(name, head)
     if reader == "archive":
         return beginning.whole() or None
-    if reader in ("office", "pdf") and walk.documents_left > 0:
-        walk.documents_left -= 1
-        _read_document(path, reader, name, beginning.whole(), walk)
+    if reader in ("office", "pdf"):
+        walk.documents.append(_Document(path, name, reader, beginning))
     return None
 
 
-def _read_document(path: str, reader: str, name: str, content: bytes, walk: _Walk) -> None:
+def _read_documents(walk: _Walk) -> None:
+    """Those that can hold programs first, then the smaller ones, so that many others keep none out of sight."""
+    ordered = sorted(walk.documents, key=lambda one: (one.reader != "office", one.member.size))
+    least_seconds, _ = getitimer(ITIMER_PROF)  # runs where the child set a limit, else it is 0
+    least_seconds *= DOCUMENTS_SHARE
+    for read, document in enumerate(ordered):
+        if read >= MAX_DOCUMENTS or getitimer(ITIMER_PROF)[0] < least_seconds:
+            walk.see("documents_unread", f"{len(ordered) - read:,} of {len(ordered):,} documents in it were not read")
+            return
+        _read_document(document, walk)
+
+
+def _read_document(document: _Document, walk: _Walk) -> None:
     try:
-        inside: Inside = import_module(f"{__package__}.{reader}").read(name, content)
+        content = document.member.whole()
+        inside: Inside = import_module(f"{__package__}.{document.reader}").read(document.name, content)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a document that cannot be read is no reason not to read the others
@@ -117,15 +145,17 @@ def _read_document(path: str, reader: str, name: str, content: bytes, walk: _Wal
     for word, evidence in inside.seen.items():
         if word in ("unreadable", "broken", "single_page"):
             continue
-        walk.see(f"document_{word}", f"{path}: {evidence}")
+        walk.see(f"document_{word}", f"{document.path}: {evidence}")
     walk.targets.extend(inside.targets[: MAX_TARGETS - len(walk.targets)])
 
 
 class _Member:
-    """The content of a member, unpacked when somebody wants it, on the walk's account."""
+    """The content of a member, unpacked when somebody wants it, on the walk's account; ``size`` is what it takes in the
+    archive."""
 
-    def __init__(self, walk: _Walk) -> None:
+    def __init__(self, walk: _Walk, size: int = 0) -> None:
         self._walk = walk
+        self.size = size
 
     def head(self) -> bytes:
         """The first bytes; b"" where the bounds are met."""
@@ -149,7 +179,7 @@ class _Member:
 
 class _ZipMember(_Member):
     def __init__(self, walk: _Walk, archive: bytes, entry: ZipEntry) -> None:
-        super().__init__(walk)
+        super().__init__(walk, entry.packed)
         self._archive, self._entry = archive, entry
 
     def _take(self, most: int) -> bytes:
@@ -158,7 +188,7 @@ class _ZipMember(_Member):
 
 class _PlainMember(_Member):
     def __init__(self, walk: _Walk, content: memoryview) -> None:
-        super().__init__(walk)
+        super().__init__(walk, len(content))
         self._content = content
 
     def _take(self, most: int) -> bytes:

@@ -38,6 +38,8 @@ _DDE = re.compile(r"\s{0,20}DDE(?:AUTO)?\s", re.IGNORECASE)
 _URL = re.compile(r"https?://[^\s\"'<>\x00-\x1f\\]{3,1900}", re.IGNORECASE)
 
 _BIFF_EOF, _FILEPASS, _NAME, _BOUNDSHEET, _SUPBOOK = 0x0A, 0x2F, 0x18, 0x85, 0x1AE
+_READ_RECORDS = frozenset({_FILEPASS, _NAME, _BOUNDSHEET, _SUPBOOK})
+_RECORD = struct.Struct("<HH")
 _MACRO_SHEET, _VERY_HIDDEN = 1, 2
 _BUILT_IN, _AUTO_OPEN, _AUTO_CLOSE = 0x20, 0x01, 0x02
 _PPT_ENCRYPTED = b"\xdf\xc4\xd1\xf3"
@@ -169,10 +171,13 @@ def _workbook(stream: bytes, findings: Findings) -> None:
 
 
 def _records(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """(kind, beginning of its body) of the records that say something here; most are cells."""
     position = 0
     for _ in range(_MAX_RECORDS):
         if position + 4 > len(stream):
             return
-        kind, length = struct.unpack_from("<HH", stream, position)
-        yield (kind, stream[position + 4 : position + 4 + min(length, 400)])
-        position += 4 + length
+        kind, length = _RECORD.unpack_from(stream, position)
+        position += 4
+        if kind in _READ_RECORDS:
+            yield (kind, stream[position : position + min(length, 400)])
+        position += length

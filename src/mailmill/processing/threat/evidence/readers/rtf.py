@@ -6,6 +6,8 @@ Source: RTF 1.9.1 ("Objects", "Fields"); [MS-OLEDS] 2.2. The text is searched, n
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from itertools import accumulate
 from typing import Final
 
 from mailmill.processing.threat.evidence.attached_files import kind_of
@@ -23,6 +25,8 @@ _UPDATES = re.compile(rb"\\objupdate\b|\\objautlink\b", re.IGNORECASE)
 _TEMPLATE = re.compile(rb"\\\*\s{0,5}\\template\s{1,5}((?:https?|ftp|\\\\\\\\)[^{}\s]{3,1000})", re.IGNORECASE)
 _FIELD = re.compile(rb"\\fldinst\b([^}]{0,2000})")
 _CONTROL = re.compile(rb"\\[a-z]{1,32}-?\d{0,10} ?|[{}\r\n]", re.IGNORECASE)
+_CONTROL_WORD = re.compile(rb"\\[a-z]{1,32}-?\d{0,10} ?", re.IGNORECASE)
+_DEPTH: Final = bytes({ord("{"): 1, ord("}"): 0xFF}.get(one, 0) for one in range(256))  # as signed numbers: 1, -1, 0
 _NOT_HEX: Final = bytes(set(range(256)) - set(b"0123456789abcdefABCDEF"))
 _DDE = re.compile(r"\bDDE(?:AUTO)?\s.{0,300}", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"https?://[^\s\"'<>\\]{3,1900}", re.IGNORECASE)
@@ -67,16 +71,9 @@ def _fields(content: bytes, findings: Findings) -> None:
 def _object(content: bytes, start: int, findings: Findings) -> int:
     """The hexadecimal up to the end of the group, which is returned; control words and groups within it are what hides
     it."""
-    depth, end = 1, start
-    limit = min(len(content), start + 2 * MAX_OBJECT_BYTES)
-    for brace in re.finditer(rb"[{}]", content[start:limit]):
-        depth += 1 if brace.group() == b"{" else -1
-        end = start + brace.start()
-        if depth == 0:
-            break
-    else:
-        end = limit
-    digits = _CONTROL.sub(b"", content[start:end]).translate(None, _NOT_HEX)
+    piece = content[start : start + 2 * MAX_OBJECT_BYTES]
+    end = start + _end_of_group(piece)
+    digits = _CONTROL_WORD.sub(b"", piece[: end - start]).translate(None, _NOT_HEX)
     data = bytes.fromhex(digits[: len(digits) & ~1].decode("ascii"))
     names = [match.group().decode("latin-1") for match in re.finditer(_NAME, data[:4_096])]
     start_of_program = data.find(b"MZ", 0, 1 << 16)
@@ -92,3 +89,10 @@ def _object(content: bytes, start: int, findings: Findings) -> int:
         findings.see(word, names[0] if names else "a file within")
     findings.see("embedded_object", f"{len(data):,} bytes")
     return end
+
+
+def _end_of_group(piece: bytes) -> int:
+    """Where the group that ``piece`` begins within is closed, or its length. In C's loops: a file can be all braces."""
+    with suppress(ValueError):
+        return list(accumulate(memoryview(piece.translate(_DEPTH)).cast("b"), initial=1)).index(0) - 1
+    return len(piece)

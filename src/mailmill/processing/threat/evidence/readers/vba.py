@@ -64,6 +64,10 @@ def _decompress_chunk(container: bytes, position: int, end: int, out: bytearray)
     while position < end:
         flags = container[position]
         position += 1
+        if not flags:
+            out += container[position : min(position + 8, end)]
+            position += 8
+            continue
         for bit in range(8):
             if position >= end:
                 return
@@ -82,11 +86,9 @@ def _decompress_chunk(container: bytes, position: int, end: int, out: bytearray)
             if offset > have or have + length > _CHUNK_BYTES:
                 return
             start = len(out) - offset
-            if offset >= length:
-                out += out[start : start + length]
-            else:  # the copy reads what it writes
-                for index in range(length):
-                    out.append(out[start + index])
+            copied = out[start : start + length]
+            # A copy that reads what it writes repeats itself.
+            out += copied if offset >= length else (copied * (length // offset + 1))[:length]
 
 
 def judge(source: str) -> dict[str, str]:

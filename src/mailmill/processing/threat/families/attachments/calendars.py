@@ -92,7 +92,7 @@ def _description(context: ThreatContext, file: AttachedFile, fields: Mapping[str
     everything = words + "\n" + fields.get("URL", "") + "\n" + fields.get("ATTACH", "")
     for match in islice(_URL.finditer(everything), MAX_URLS):
         url = parse_url(match.group().rstrip(".,;:!?)]}"))
-        if url is None or not url.host or url.organisation in context.relations:
+        if url is None or not url.host or url.organisation in {*context.relations, context.own_organisation}:
             continue
         doubtful = (
             is_free_hosting(url.host)

@@ -120,10 +120,11 @@ def type_differs(file: AttachedFile) -> Iterator[Finding]:
 
 
 def not_read(file: AttachedFile) -> Iterator[Finding]:
-    """A file whose inside could not be read: too slow, too large, or it broke the reader. Pictures are often broken."""
+    """A file whose inside could not be read, or not all: too slow, too large, or it broke the reader. Many pictures are
+    broken."""
     if file.kind == "picture":
         return
-    for word in ("too_slow", "too_large", "unreadable"):
+    for word in ("too_slow", "too_large", "unreadable", "documents_unread"):
         if word in file.inside.seen:
             yield finding("attachments.not_read", f"{file.shown}: {file.inside.seen[word]}")
             return
