@@ -25,6 +25,8 @@ from mailmill.alerts.dispatcher import DEAD_AFTER_SECONDS, Dispatcher
 from mailmill.alerts.envelopes import Envelopes
 from mailmill.alerts.rendering import render
 from mailmill.alerts.rules import Destination
+from mailmill.alerts.senders import make_sender
+from mailmill.errors import StoreError
 from mailmill.message_parser import parse_headers
 from mailmill.model import Backlog, EventName, MailboxRef, MessageMeta, Uid
 from mailmill.store import accounts, dialect, event_log, messages, outbox, queue, sequencer
@@ -146,6 +148,19 @@ async def running(mill: Mill, *destinations: Destination, **options: Any) -> Asy
     finally:
         stop.set()
         await asyncio.wait_for(task, 30)
+
+
+async def claimed(mill: Mill, worker_id: str, count: int) -> list[outbox.DeliveryClaim]:
+    """Have all events planned for ``hook``, and so many deliveries in the hands of ``worker_id``; by id."""
+    async with mill.database.write() as connection:
+        now = dialect.now(connection)
+        await sequencer.number(connection)
+        await outbox.plan_deliveries(connection, 10, lambda event: ["hook"] * (event.event == "connectError"), now)
+        claims = await outbox.claim(
+            connection, destination="hook", worker_id=worker_id, limit=count, deadline_seconds=3600, now=now
+        )
+    assert len(claims) == count
+    return sorted(claims, key=lambda claim: claim.id)
 
 
 def states(rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -339,6 +354,39 @@ async def test_a_graceful_stop_waits_for_what_is_on_its_way(mill: Mill, receiver
     assert sorted(states(rows)) == ["delivered"] * 2 + ["pending"] * 3
 
 
+async def test_what_arrived_is_written_though_the_rest_cannot_be_given_back(
+    mill: Mill, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two transactions: in one, rows would be locked downwards where what is given back came before what arrived."""
+
+    async def fail(*_: Any) -> int:
+        raise StoreError("the store is away")
+
+    await mill.raise_events(2)
+    first, second = await claimed(mill, WORKER, 2)
+    destination, stop = hook(receiver.url), asyncio.Event()
+    sender = await asyncio.to_thread(make_sender, destination, time.time)
+    ending = pump.Pump(
+        destination,
+        sender,
+        mill.database,
+        Envelopes(mill.database, mill.blobs),
+        WORKER,
+        lambda _stage, _seconds: None,
+        time.time,
+    )
+    ending._held = {first.id: first}
+    ending._ended = [outbox.DeliveryOutcome(second, delivered=True, status=204)]
+    stop.set()
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "release", fail)
+        await ending.run(stop)
+    assert states(await mill.deliveries()) == ["sending", "delivered"]
+    async with running(mill, destination):
+        await mill.until(all_are("delivered", 2))
+    assert len(receiver.received) == 1
+
+
 async def test_a_cancelled_dispatcher_gives_back_what_it_holds(mill: Mill, receiver: WebhookReceiver) -> None:
     receiver.answer = lambda _request: Answer(hang=True)
     task = asyncio.create_task(Dispatcher(mill.database, mill.blobs, [hook(receiver.url)], WORKER).run(asyncio.Event()))
@@ -356,20 +404,8 @@ async def test_what_a_dead_process_held_is_sent(mill: Mill, receiver: WebhookRec
     # Where nobody else can have the database open it is dead at once, whatever it said last.
     silent_seconds = 0 if mill.database.alone else DEAD_AFTER_SECONDS + 1
     async with mill.database.write() as connection:
-        await sequencer.number(connection)
         await queue.heartbeat(connection, "dead", dialect.now(connection) - silent_seconds)
-        await outbox.plan_deliveries(
-            connection, 10, lambda event: ["hook"] * (event.event == "connectError"), dialect.now(connection)
-        )
-        claims = await outbox.claim(
-            connection,
-            destination="hook",
-            worker_id="dead",
-            limit=1,
-            deadline_seconds=3600,
-            now=dialect.now(connection),
-        )
-    assert len(claims) == 1
+    await claimed(mill, "dead", 1)
     async with running(mill, hook(receiver.url)):
         await mill.until(all_are("delivered", 1))
 

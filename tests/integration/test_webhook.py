@@ -57,6 +57,18 @@ async def test_a_signed_post(receiver: WebhookReceiver) -> None:
     assert first.connection == second.connection, "connections are kept"
 
 
+async def test_the_time_that_is_signed_is_the_given_clocks(receiver: WebhookReceiver) -> None:
+    destination = Destination("hook", url=receiver.url, secret=SECRET, allow_private=True, timeout_seconds=20.0)
+    sender = await asyncio.to_thread(make_sender, destination, lambda: 1_700_000_000.5)
+    assert await sender.send(OUTGOING) == 204
+    receiver.answer = lambda _request: Answer(503, {"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT"})
+    with pytest.raises(DeliveryError) as failed:
+        await sender.send(OUTGOING)
+    await sender.close()
+    assert [request.headers["webhook-timestamp"] for request in receiver.received] == ["1700000000"] * 2
+    assert failed.value.retry_after_seconds == 29.5, "1700000030, by the same clock"
+
+
 async def test_a_hanging_receiver_costs_its_timeout_and_no_more(receiver: WebhookReceiver) -> None:
     error = await failure(receiver, Answer(hang=True), timeout_seconds=0.05)
     assert (error.permanent, error.status) == (False, None)

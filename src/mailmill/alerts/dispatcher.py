@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -53,7 +54,8 @@ _log = structlog.get_logger(__name__)
 class Dispatcher:
     """Everything from the event log to the destinations.
 
-    ``worker_id`` names this process and is never used again by another; ``observe`` gets (histogram, seconds).
+    ``worker_id`` names this process and is never used again by another; ``observe`` gets (histogram, seconds);
+    ``clock`` tells seconds since the epoch, best the database's: a receiver refuses what is signed hours off.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Dispatcher:
         destinations: Sequence[Destination],
         worker_id: str,
         observe: Callable[[str, float], None] = lambda _stage, _seconds: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._blobs = blobs
@@ -71,6 +74,7 @@ class Dispatcher:
         self._worker_id = f"{worker_id[-_ID_CHARACTERS:]}/alerts"
         self._known = asyncio.Event()
         self._observe = observe
+        self._clock = clock
         self._accounts: dict[int, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -82,7 +86,7 @@ class Dispatcher:
         Stopping takes at most ``pump.STOP_SECONDS`` for what is on its way and as much for writing it down.
         """
         # In a thread: a client reads the trusted certificates from disk.
-        senders = await asyncio.to_thread(lambda: [make_sender(destination) for destination in self._destinations])
+        senders = await asyncio.to_thread(lambda: [make_sender(each, self._clock) for each in self._destinations])
         envelopes = Envelopes(self._database, self._blobs)
         ended = asyncio.Event()
         alive = asyncio.create_task(self._live_until(ended), name="proof of life")
@@ -92,7 +96,9 @@ class Dispatcher:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._plan_until(stop), name="planner")
                 for destination, sender in zip(self._destinations, senders, strict=True):
-                    pump = Pump(destination, sender, self._database, envelopes, self._worker_id, self._observe)
+                    pump = Pump(
+                        destination, sender, self._database, envelopes, self._worker_id, self._observe, self._clock
+                    )
                     group.create_task(pump.run(stop), name=f"destination {destination.name}")
         finally:
             # Also while the pumps wind down: what they still hold is theirs.

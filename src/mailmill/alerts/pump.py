@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -54,6 +53,7 @@ class Pump:
         envelopes: Envelopes,
         worker_id: str,
         observe: Callable[[str, float], None],
+        clock: Callable[[], float],
     ) -> None:
         self._destination = destination
         self._sender = sender
@@ -61,6 +61,7 @@ class Pump:
         self._envelopes = envelopes
         self._worker_id = worker_id
         self._observe = observe
+        self._clock = clock
         self._health = Health(destination.concurrency)
         self._held: dict[int, DeliveryClaim] = {}
         self._sending: set[asyncio.Task[None]] = set()
@@ -157,7 +158,7 @@ class Pump:
         else:
             outcome = DeliveryOutcome(claim, delivered=True, status=status)
             self._health.succeeded()
-            self._observe("processed_to_delivered", time.time() - envelope.created_at)
+            self._observe("processed_to_delivered", self._clock() - envelope.created_at)
         if was_well and not self._health.well:
             self._log.warning("destination left alone for a while", error=outcome.error)
         elif not was_well and self._health.well:
@@ -195,10 +196,13 @@ class Pump:
             async with asyncio.timeout(STOP_SECONDS):
                 if self._sending:
                     await asyncio.wait(set(self._sending))
-                if self._ended or self._held:
+                # Each locks its rows upwards (`row_locks`), so both in one transaction would not. Cut in between, what
+                # is not given back is recovered: its worker is no longer known.
+                if self._ended:
                     async with self._database.write() as connection:
                         await outbox.finish(connection, self._worker_id, self._ended, dialect.now(connection))
-                        await outbox.release(connection, self._worker_id, list(self._held.values()))
+                if self._held:
+                    await self._give_back(list(self._held.values()))
                 await self._sender.close()
         except Exception as error:  # noqa: BLE001 - as above; what is not written now is recovered
             self._log.warning("deliveries were not closed in order; they are made again", error=str(error))

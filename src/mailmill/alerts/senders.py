@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,6 +10,8 @@ from mailmill.alerts.webhook import WebhookSender
 from mailmill.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mailmill.alerts.rules import Destination
 
 
@@ -29,10 +32,12 @@ class Sender(Protocol):
     async def close(self) -> None: ...
 
 
-def make_sender(destination: Destination) -> Sender:
-    """Raises ConfigurationError for a kind that does not exist, or a secret that is none."""
+def make_sender(destination: Destination, clock: Callable[[], float] = time.time) -> Sender:
+    """``clock`` tells seconds since the epoch. Raises ConfigurationError for a kind that does not exist, or a secret
+    that is none.
+    """
     if destination.kind == "webhook":
-        return WebhookSender(destination)
+        return WebhookSender(destination, clock)
     raise ConfigurationError(
         f"destination {destination.name!r} is of kind {destination.kind!r}, which does not exist",
         hint='use kind = "webhook"',

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,6 +24,8 @@ from mailmill.alerts.guarded_transport import GuardedTransport
 from mailmill.errors import ConfigurationError, DeliveryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mailmill.alerts.rules import Destination
     from mailmill.alerts.senders import Outgoing
 
@@ -48,25 +49,25 @@ class _Answer:
 class WebhookSender:
     """Posts to one URL, over connections that are kept. Raises ConfigurationError for a secret that is none.
 
-    Makes no connection yet, but reads the trusted certificates from disk: not for the event loop. ``transport`` is for
-    tests.
+    Makes no connection yet, but reads the trusted certificates from disk: not for the event loop. ``clock`` tells
+    seconds since the epoch: its word is signed, and receivers refuse what is minutes off.
     """
 
-    def __init__(self, destination: Destination, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, destination: Destination, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._signer = Webhook(_signing_key(destination))
         self._url = destination.url
         self._host = urlsplit(destination.url).hostname or ""
         self._timeout_seconds = destination.timeout_seconds
-        if transport is None:
-            limits = httpx2.Limits(
-                max_connections=destination.concurrency + 1,
-                max_keepalive_connections=destination.concurrency,
-                keepalive_expiry=KEEP_ALIVE_SECONDS,
-            )
-            # No proxy from the environment: it would be the one to look up the name, past the guard.
-            transport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
-            if not destination.allow_private:
-                transport = GuardedTransport(transport)
+        limits = httpx2.Limits(
+            max_connections=destination.concurrency + 1,
+            max_keepalive_connections=destination.concurrency,
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+        )
+        # No proxy from the environment: it would be the one to look up the name, past the guard.
+        transport: httpx2.AsyncBaseTransport = httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)
+        if not destination.allow_private:
+            transport = GuardedTransport(transport)
         self._client = httpx2.AsyncClient(
             transport=transport,
             follow_redirects=False,
@@ -96,10 +97,10 @@ class WebhookSender:
             raise DeliveryError("the destination's URL cannot be used", permanent=True) from error
         if 200 <= answer.status < 300:
             return answer.status
-        raise _refused(self._host, answer)
+        raise _refused(self._host, answer, self._clock())
 
     async def _exchange(self, outgoing: Outgoing, answer: _Answer) -> None:
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(self._clock(), UTC)
         headers = {
             "webhook-id": outgoing.id,
             "webhook-timestamp": str(int(now.timestamp())),
@@ -135,7 +136,7 @@ def _signing_key(destination: Destination) -> bytes:
     return key
 
 
-def _refused(host: str, answer: _Answer) -> DeliveryError:
+def _refused(host: str, answer: _Answer, now: float) -> DeliveryError:
     status = answer.status
     said = answer.body[:MAX_ANSWER_BYTES].decode("utf-8", "replace")[: 2 * SHOWN_ANSWER_CHARS]
     shown = " ".join("".join(char if char.isprintable() else " " for char in said).split())[:SHOWN_ANSWER_CHARS]
@@ -149,7 +150,7 @@ def _refused(host: str, answer: _Answer) -> DeliveryError:
         hint=hint,
         status=status,
         permanent=status == 410,
-        retry_after_seconds=_retry_after(answer.headers.get("retry-after", ""), time.time()),
+        retry_after_seconds=_retry_after(answer.headers.get("retry-after", ""), now),
     )
 
 
