@@ -18,7 +18,7 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from harness import stores
+from harness import lock_order, stores
 from servers.cyrus import Cyrus
 from servers.dovecot import Dovecot
 from servers.mail_server import MailServer
@@ -92,6 +92,20 @@ def blockbuster(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
             for filename, names in _MAY_BLOCK:
                 function.can_block_in(filename, names)
         yield guard
+
+
+@pytest.fixture(scope="session")
+def watched_locks() -> Iterator[list[str]]:
+    with lock_order.watched() as faults:
+        yield faults
+
+
+@pytest.fixture(autouse=True)
+def wrong_lock_order(watched_locks: list[str]) -> Iterator[list[str]]:
+    """Empty, or the test fails: transactions on PostgreSQL lock rows in the order that `row_locks` says."""
+    watched_locks.clear()
+    yield watched_locks
+    assert not watched_locks, "\n".join(watched_locks)
 
 
 @pytest.fixture

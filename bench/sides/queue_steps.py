@@ -29,6 +29,7 @@ from bench import backlog
 from mailmill.store import queue
 from mailmill.store.database import Database
 from mailmill.store.queue import Claim, Finished, NewWork
+from mailmill.store.queue_front import Front
 from mailmill.store.tables import account, mailbox, message, place
 
 _BATCH = 100
@@ -78,6 +79,7 @@ async def _drain(database: Database, batches: int, workers: int) -> dict[str, An
     async def work(name: str, warming_up: bool) -> None:
         nonlocal left, rows
         held: list[Claim] = []
+        front = Front()
         mine = _WARM_UP
         while (mine if warming_up else left) > 0:
             mine -= 1
@@ -91,7 +93,7 @@ async def _drain(database: Database, batches: int, workers: int) -> dict[str, An
                     if report.recorded != len(finished) or len(report.processed_ids) != len(finished):
                         raise RuntimeError(f"not all was recorded: {report}")
                     rows += report.recorded
-                held = await _claim(connection, name)
+                held = await _claim(connection, name, front)
         # The last batch is finished beyond what is counted.
         async with database.write() as connection:
             await queue.release(connection, name, held)
@@ -107,7 +109,7 @@ async def _drain(database: Database, batches: int, workers: int) -> dict[str, An
     return {"rows": rows, "seconds": seconds, "cpu_seconds": cpu, "all_rows": rows + workers * (_WARM_UP - 1) * _BATCH}
 
 
-async def _claim(connection: Any, worker_id: str) -> list[Claim]:
+async def _claim(connection: Any, worker_id: str, front: Front | None = None) -> list[Claim]:
     return await queue.claim(
         connection,
         processor=backlog.PROCESSOR,
@@ -116,6 +118,7 @@ async def _claim(connection: Any, worker_id: str) -> list[Claim]:
         limit=_BATCH,
         deadline_seconds=_DEADLINE_SECONDS,
         now=time.time(),
+        front=front,
     )
 
 

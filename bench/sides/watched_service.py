@@ -23,7 +23,8 @@ from pathlib import Path
 import uvloop
 
 from mailmill.app import logs
-from mailmill.app.supervisor import Application, run_service
+from mailmill.app.application import Application
+from mailmill.app.supervisor import run_service
 from mailmill.cli.serving import serve
 from mailmill.settings import Settings, load_settings
 from mailmill.store import event_log

@@ -12,9 +12,10 @@
     ├── CursorTooOldError         events that a cursor has not read were removed             exit 1
     ├── RefusedError              the mail server did not do what a request asked of it      exit 1
     ├── StoreError                the database or the mail folder failed
-    │   ├── StoreInUseError       another service holds this data folder                     exit 1
+    │   ├── StoreInUseError       another service or command holds this data folder          exit 5
     │   ├── MasterKeyError        the master key is missing, malformed or not the one used   exit 1
     │   ├── LeaseLostError        another node keeps this account in sync now                exit 5
+    │   ├── DatabaseUnavailableError  the database cannot be reached, or takes nobody now     exit 5
     │   ├── StorageFullError      the disk is full or the quota is reached                   exit 5
     │   └── StorageUnavailableError  the object store cannot be reached                      exit 5
     │       └── StorageRefusedError  … or refuses what is asked: credentials, no such bucket exit 1
@@ -155,7 +156,7 @@ class StoreError(MailmillError):
 
 
 class StoreInUseError(StoreError):
-    """Another service holds this data folder."""
+    """Another service holds this data folder, or a command that works without one."""
 
     code = "storeInUse"
 
@@ -170,6 +171,12 @@ class LeaseLostError(StoreError):
     """This node does not own the account, or not any more: nothing was written. Another node keeps it in sync."""
 
     code = "leaseLost"
+
+
+class DatabaseUnavailableError(StoreError):
+    """The database cannot be reached, was cut off, or takes nobody at the moment. All that needs it waits for it."""
+
+    code = "databaseUnavailable"
 
 
 class StorageFullError(StoreError):

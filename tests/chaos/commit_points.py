@@ -26,11 +26,11 @@ from chaos.killing import of_batch
 from chaos.orders import KILL, Orders
 from mailmill.alerts.pump import Pump
 from mailmill.alerts.webhook import WebhookSender
-from mailmill.app import housekeeping, supervisor, wiring
+from mailmill.app import application, housekeeping, wiring
 from mailmill.app.metrics import Metrics
 from mailmill.errors import LeaseLostError
 from mailmill.imap.connection import ImapConnection
-from mailmill.store import accounts, errands, leases, messages, outbox, queue, requests, sequencer
+from mailmill.store import accounts, errands, leases, messages, outbox, queue, requests, retention, sequencer
 from mailmill.store.blobs import BlobStore
 from mailmill.store.owned_database import OwnedDatabase
 from mailmill.store.postgres_database import PostgresDatabase
@@ -87,6 +87,7 @@ class CommitPoints:
             (accounts, "pause_missing", "pause missing"),
             (accounts, "set_state", "state"),
             (accounts, "mark_initialized", "initialized"),
+            (retention, "set_retention", "retention"),
             (messages, "apply_mailbox_list", "mailboxes"),
             (messages, "reset_mailbox", "generation"),
             (messages, "expunge_old_generation", "old generation"),
@@ -128,7 +129,7 @@ class CommitPoints:
         self._wrap_claims()
         self._wrap_finishes()
         self._wrap_effects()
-        self._label(supervisor, "open_key_ring", "key")
+        self._label(application, "open_key_ring", "key")
         self._label(wiring, "prove_place", "blob place")
         self._label(housekeeping, "one_round", "housekeeping")
         # Told to stop while it waited for its turn to write, it claims nothing.

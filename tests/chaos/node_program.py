@@ -29,7 +29,7 @@ from chaos.holders import holders
 from chaos.journal import Journal
 from chaos.orders import Orders
 from mailmill.alerts import dispatcher, pump
-from mailmill.app import logs, supervisor
+from mailmill.app import application, logs, supervisor
 from mailmill.cli.serving import serve
 from mailmill.errors import StoreInUseError
 from mailmill.processing.worker import WorkerSettings
@@ -43,7 +43,7 @@ _DEAD_AFTER_SECONDS = 6.0
 
 def hasten() -> None:
     """What is found dead after a minute is found dead after a few seconds, and nobody waits long to try again."""
-    supervisor.WorkerSettings = partial(  # type: ignore[misc,assignment]
+    application.WorkerSettings = partial(  # type: ignore[misc,assignment]
         WorkerSettings,
         threads=2,
         children=1,

@@ -19,7 +19,7 @@ ONCE = _both("initialized")
 
 REQUIRED = (
     *ONCE,
-    *_both("accounts", "pause missing", "state", "mailboxes", "renew", "take", "hand over"),
+    *_both("accounts", "retention", "pause missing", "state", "mailboxes", "renew", "take", "hand over"),
     *_both("new", "added", "flags", "expunged", "cursor", "deleted"),
     *_both("claim", "finish", "heartbeat", "reap", "promote"),
     *_both("number", "plan", "delivery claim", "delivery finish", "recover"),

@@ -15,7 +15,7 @@ from mailmill.message_parser import parse_headers
 from mailmill.model import Uid
 from mailmill.store import requests
 from mailmill.store.message_queries import places_of
-from mailmill.store.requests import NewRequest, Place, RequestKind, RequestRow, Upload
+from mailmill.store.request_rows import NewRequest, Place, RequestKind, RequestRow, Upload
 from mailmill.store.tables import message
 from mailmill.sync.report import PassReport
 

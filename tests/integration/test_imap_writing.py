@@ -358,6 +358,10 @@ async def test_changes_beside_another_client_are_neither_lost_nor_mistaken(
         assert list(moved) == ours[1:20:2]
         await connection.noop()
         assert connection.take_hint()
-        assert connection.exists == 20
         assert await connection.search() == UidSet([*ours[:20:2], *theirs])
+        if server_name == "cyrus":
+            # Cyrus 3.6 never tells an EXISTS of what arrived while a MOVE was carried out, nor a VANISHED of what was
+            # expunged together with an arrival: what was told does not add up until the next SELECT. UIDs are exact.
+            await connection.select("INBOX")
+        assert connection.exists == 20
         assert not connection.malformed

@@ -11,7 +11,8 @@ import pytest
 from blockbuster import BlockBuster
 
 from mailmill.app import account_tasks
-from mailmill.app.supervisor import Application, engines, open_application
+from mailmill.app.application import Application, open_application
+from mailmill.app.supervisor import engines
 from mailmill.app.use_cases import UseCases
 from mailmill.errors import MailmillError
 from mailmill.model import AccountState

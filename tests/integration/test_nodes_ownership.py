@@ -28,7 +28,7 @@ from mailmill.store.store_clock import StoreClock
 from mailmill.store.tables import account, setting, shard
 
 if TYPE_CHECKING:
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 # The lease of tests in which somebody has to wait for its end.
 SHORT = 2.0

@@ -13,7 +13,7 @@ import structlog
 from blockbuster import BlockBuster
 
 from harness import stores
-from mailmill.app.supervisor import open_application
+from mailmill.app.application import open_application
 from mailmill.app.use_cases import UseCases
 from mailmill.cli.diagnosis import raw_messages
 from mailmill.errors import StorageRefusedError, StorageUnavailableError, StoreError

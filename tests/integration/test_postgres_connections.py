@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import event, func, insert, select, text, update
 
-from mailmill.errors import ConfigurationError, StoreError, StoreInUseError
+from mailmill.errors import ConfigurationError, DatabaseUnavailableError, StoreError, StoreInUseError
 from mailmill.model import EventName
 from mailmill.store import event_log, migrate, postgres_database, stopped_sessions
 from mailmill.store.database import Database
@@ -71,7 +71,7 @@ async def test_nodes_that_start_at_once_make_the_schema_once(postgres: Postgres,
 
 async def test_a_data_folder_serves_one_process(postgres_url: str, data_dir: Path, database: Database) -> None:
     with pytest.raises(StoreInUseError):
-        await Database.open(postgres_url, data_dir=data_dir)
+        await Database.open(postgres_url, data_dir=data_dir, lock_wait_seconds=0)
 
 
 async def test_a_schema_of_a_newer_version_is_left_alone(postgres: Postgres, postgres_url: str, data_dir: Path) -> None:
@@ -104,7 +104,7 @@ async def test_what_the_server_refuses_is_the_configurations_fault_and_tells_no_
 
 async def test_a_server_that_is_not_there(data_dir: Path) -> None:
     (port,) = free_ports(1)
-    with pytest.raises(StoreError, match="cannot be reached") as refused:
+    with pytest.raises(DatabaseUnavailableError, match="cannot be reached") as refused:
         await Database.open(f"postgresql+asyncpg://u:hunter2@127.0.0.1:{port}/d", data_dir=data_dir)
     assert "service.database_url" in refused.value.hint
     assert_tells_no_secret(refused.value, "")
@@ -334,7 +334,7 @@ async def test_a_connection_cut_within_a_statement(database: Database, postgres:
         " AND pid <> pg_backend_pid()"
     ):
         await asyncio.sleep(0)
-    with pytest.raises(StoreError, match=r"ended the connection|was lost"):
+    with pytest.raises(DatabaseUnavailableError, match=r"ended the connection|was lost"):
         await task
     await write_name(database, "on")
 

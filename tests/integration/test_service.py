@@ -218,6 +218,7 @@ async def test_the_command_line_speaks_to_the_service(
 ) -> None:
     config = configure(dovecot, mail_user)
     async with service(config, tmp_path / "data/mailmill.sock") as running:
+        at_once = asyncio.create_task(mailmill(config, "run"))  # it waits a while for the data folder
         await dovecot.append(mail_user, "INBOX", plain(9))
         report = (await mailmill(config, "sync", "--json")).json()
         assert report["accounts"][0]["connections_opened"] == 0
@@ -225,8 +226,8 @@ async def test_the_command_line_speaks_to_the_service(
         assert accounts["accounts"][0]["state"] == "connected"
         check = (await mailmill(config, "account", "check", "work", "--json")).json()
         assert (check["ok"], check["tier"]) == (True, "qresync")
-        second = await mailmill(config, "run")
-        assert second.code == 1
+        second = await at_once
+        assert second.code == 5
         assert "another mailmill service" in second.err
         assert "PostgreSQL" in second.err
         missing = await mailmill(config, "message", "read", "999999")

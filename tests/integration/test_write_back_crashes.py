@@ -20,7 +20,7 @@ from harness.on_fake_imap import let_time_pass
 from harness.requesting import ask, ask_append, now, outcome
 from harness.syncing import SyncedAccount, synced_account
 from mailmill.store import requests
-from mailmill.store.requests import RequestRow
+from mailmill.store.request_rows import RequestRow
 
 PASSES = 4
 ENDS = [

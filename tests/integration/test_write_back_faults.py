@@ -18,7 +18,7 @@ from harness.syncing import SyncedAccount
 from mailmill.errors import StorageUnavailableError
 from mailmill.store import requests
 from mailmill.store.blobs import BlobRef, BlobStore
-from mailmill.store.requests import RequestRow
+from mailmill.store.request_rows import RequestRow
 from mailmill.sync.account_pass import BACKLOG_MESSAGES
 from mailmill.sync.write_plan import MOST_ATTEMPTS
 from servers.scripted import Command

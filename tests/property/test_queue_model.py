@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from mailmill.store import dialect, processors, queue
 from mailmill.store.queue import BACKLOG, NEW_MAIL, Claim, Failed, Finished, NewWork
+from mailmill.store.queue_front import Front
 from mailmill.store.tables import account, event, message, metadata, result, tenant, work, worker
 
 PROCESSORS = ("threat", "summary")
@@ -99,6 +100,7 @@ class Queue(RuleBasedStateMachine):
         self.model = Model()
         self.claims: list[tuple[str, Claim]] = []  # every claim ever made: zombies try with old ones
         self.serial = 0
+        self.fronts: dict[tuple[str, str], Front] = {}  # by worker and processor; they are never doubted by the clock
 
     def do(self, work_of: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
         """Run ``work_of(connection)`` as one transaction."""
@@ -137,8 +139,13 @@ class Queue(RuleBasedStateMachine):
             self.model.rows.setdefault((one, name), Row(priority=priority))
 
     @rule(worker_id=workers, name=processor_names, limit=st.integers(1, 4), crashed=st.booleans())
-    def claim(self, worker_id: str, name: str, limit: int, crashed: bool) -> None:
-        claimed = self._claim(worker_id, name, limit, crashed=crashed)
+    def claim_by_front(self, worker_id: str, name: str, limit: int, crashed: bool) -> None:
+        front = self.fronts.setdefault((worker_id, name), Front(lambda: 0.0))
+        self.claim(worker_id, name, limit, crashed, front)
+
+    @rule(worker_id=workers, name=processor_names, limit=st.integers(1, 4), crashed=st.booleans())
+    def claim(self, worker_id: str, name: str, limit: int, crashed: bool, front: Front | None = None) -> None:
+        claimed = self._claim(worker_id, name, limit, crashed=crashed, front=front)
         wanted = {
             key: row
             for key, row in self.model.rows.items()
@@ -153,7 +160,7 @@ class Queue(RuleBasedStateMachine):
             assert bool(claimed) == bool(free), "whoever asks while something is free gets something"
         priorities = [wanted[one.message_id, name].priority for one in claimed]
         assert priorities == sorted(priorities)
-        if claimed:
+        if claimed and front is None:
             assert priorities[0] == min(row.priority for row in free.values())
         for one in claimed:
             row = free[one.message_id, name]
@@ -345,7 +352,9 @@ class Queue(RuleBasedStateMachine):
 
     # -- how the model follows ----------------------------------------------------------------------------------------
 
-    def _claim(self, worker_id: str, name: str, limit: int, *, crashed: bool) -> list[Claim]:
+    def _claim(
+        self, worker_id: str, name: str, limit: int, *, crashed: bool, front: Front | None = None
+    ) -> list[Claim]:
         most = LIMITS[name]
 
         async def claim(connection: AsyncConnection) -> list[Claim]:
@@ -358,7 +367,7 @@ class Queue(RuleBasedStateMachine):
                 "crashed": crashed,
             }
             if most is None:
-                return await queue.claim(connection, **how)
+                return await queue.claim(connection, front=front, **how)
             await queue.take_turns(connection, [name])
             claims, _more = await queue.claim_limited(connection, account_limit=most, **how)
             return claims

@@ -31,7 +31,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from mailmill.store.postgres_database import upgrade
+from mailmill.store.postgres_schema import upgrade
 from servers.ports import LOOPBACK, Watchdog, free_ports, stop_process
 
 _CONFIGURATION = """

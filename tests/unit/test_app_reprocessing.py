@@ -20,12 +20,13 @@ from work_rows import add_account, add_mail, add_place
 from harness import stores
 from harness.patience import eventually
 from mailmill.app import reprocessing
-from mailmill.app.supervisor import Application, engines, open_application
+from mailmill.app.application import Application, open_application
+from mailmill.app.supervisor import engines
 from mailmill.app.use_cases import UseCases
 from mailmill.clock import boot_seconds
 from mailmill.errors import ConflictError, InvalidRequestError, NotFoundError
 from mailmill.settings import Settings, load_settings
-from mailmill.store import queue, reprocess, reprocess_cancel
+from mailmill.store import queue, reprocess, reprocess_cancel, reprocess_pieces
 from mailmill.store.reprocess import Wanted
 from mailmill.store.tables import event, message, result, work
 
@@ -138,9 +139,9 @@ async def test_it_goes_on_after_a_crash_between_two_pieces(settings: Settings, m
         async with application.database.write() as connection:
             row = await reprocess.create(connection, "category", 1, Wanted(), 1000.0)
         async with application.database.read() as connection:
-            found = await reprocess.look(connection, row, 0, limit=2)
+            found = await reprocess_pieces.look(connection, row, 0, limit=2)
         async with application.database.write() as connection:
-            await reprocess.put_piece(connection, row, found, 1000.0)
+            await reprocess_pieces.put_piece(connection, row, found, 1000.0)
     async with open_application(settings) as application, engines(application) as begin_stop:
         shown = await until(application, row.id, lambda one: one["state"] == "done")
         assert (shown["queued"], shown["total"]) == (5, 5)
@@ -232,14 +233,14 @@ async def test_it_goes_by_the_clock_that_all_nodes_share(settings: Settings, mon
 
 async def test_a_failing_store_puts_it_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = iter([OSError("no")])
-    put = reprocess.put_piece
+    put = reprocess_pieces.put_piece
 
     async def failing(*given: Any) -> Any:
         for error in failures:
             raise error
         return await put(*given)
 
-    monkeypatch.setattr(reprocess, "put_piece", failing)
+    monkeypatch.setattr(reprocess_pieces, "put_piece", failing)
     monkeypatch.setattr(reprocessing, "_LONGEST_PAUSE_SECONDS", 0.01)
     async with holding_mail(settings) as application, engines(application) as begin_stop:
         asked = await application.reprocessing.start(processor="category")

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ from work_rows import add_messages, events, new_work
 from harness import stores
 from mailmill.alerts.dispatcher import Dispatcher
 from mailmill.app import figures, housekeeping, one_pass, wiring
-from mailmill.app.supervisor import Application, engines, open_application, run_service
+from mailmill.app.application import Application, open_application
+from mailmill.app.supervisor import engines, run_service
 from mailmill.app.use_cases import UseCases
-from mailmill.errors import AuthenticationError, ConfigurationError, StoreError
+from mailmill.errors import AuthenticationError, ConfigurationError, StoreError, StoreInUseError
 from mailmill.imap.host_budget import HostBudgets
 from mailmill.model import AccountState
 from mailmill.settings import Settings, load_settings
-from mailmill.store import accounts, queue, queue_view
+from mailmill.store import accounts, data_folder, dialect, queue, queue_view
+from mailmill.store.data_folder import FolderLock
 from mailmill.store.tables import account, work
 from mailmill.sync.report import PassReport
 
@@ -205,6 +207,63 @@ async def test_a_command_whose_configuration_lacks_an_account_does_not_stop_it(s
         assert not await is_paused(application)
         async with engines(application):
             assert await is_paused(application)
+
+
+async def test_a_service_waits_for_a_command_that_has_the_folder_for_a_moment(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET, "whsec_" + "QUJD" * 12)
+    loop, refused, stop = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    served = 0
+
+    def take(paths: Sequence[Path]) -> FolderLock:
+        try:
+            return FolderLock(paths)
+        except StoreInUseError:
+            loop.call_soon_threadsafe(refused.set)
+            raise
+
+    @asynccontextmanager
+    async def serve(_application: Application) -> AsyncIterator[None]:
+        nonlocal served
+        served += 1
+        stop.set()
+        yield
+
+    monkeypatch.setattr(data_folder, "FolderLock", take)
+    async with asyncio.timeout(60):
+        async with open_application(settings, for_command=True):
+            service = asyncio.create_task(run_service(settings, serve=serve, stop=stop))
+            await asyncio.wait((service, asyncio.create_task(refused.wait())), return_when=asyncio.FIRST_COMPLETED)
+            assert not service.done()
+        await service
+    assert served == 1
+
+
+async def test_what_a_crash_left_is_taken_back_and_counted_at_the_start(settings: Settings) -> None:
+    async with open_application(settings) as application:
+        account_id = application.accounts["work"].row.id
+        async with application.database.write() as connection:
+            await add_messages(connection, [1, 2, 3], account_id=account_id)
+            rows = [new_work(number, "threat", account_id=account_id) for number in (1, 2, 3)]
+            await queue.enqueue(connection, rows, 1.0)
+            [threat] = [one for one in application.processors if one.name == "threat"]
+            held = await queue.claim(
+                connection,
+                processor=threat.name,
+                version=threat.version,
+                worker_id="dead",
+                limit=2,
+                deadline_seconds=3600,
+                now=dialect.now(connection),
+            )
+            await queue.heartbeat(connection, "dead", dialect.now(connection))
+    assert len(held) == 2
+    async with open_application(settings) as application:
+        scrape = (await UseCases(application).metrics()).decode()
+        # Other nodes may be at work: theirs is taken back when they have been silent for long.
+        taken_back = 2.0 if application.database.alone else 0.0
+        assert f"mailmill_work_taken_back_total {taken_back}\n" in scrape
 
 
 async def test_work_of_processors_that_are_gone_is_dropped_at_the_start(settings: Settings) -> None:

@@ -12,7 +12,8 @@ from mailmill.app.metrics import AccountGauge, BacklogGauge, FleetGauge, Metrics
 from mailmill.errors import CommandError, StoreError
 from mailmill.message_parser import parse_message
 from mailmill.store.blobs import BlobRef
-from mailmill.store.message_queries import ListedMessage, MessageRow, ResultRow
+from mailmill.store.message_listing import ListedMessage
+from mailmill.store.message_queries import MessageRow, ResultRow
 from mailmill.sync.report import PassReport
 
 CONTRACT_KEYS = {

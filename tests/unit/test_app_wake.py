@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from mailmill.app.supervisor import Application, _wake
+from mailmill.app.application import Application
+from mailmill.app.supervisor import _wake
 
 
 def application(accounts: int, *, syncing: bool = True) -> Application:

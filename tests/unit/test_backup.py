@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from sqlalchemy import insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from store_mail import NOW, Store, arrival, new_store, open_database
 
+from mailmill import programs
 from mailmill.app import housekeeping, restoring
 from mailmill.app.maintenance import Maintenance
 from mailmill.errors import ConflictError, InvalidRequestError, StoreError, StoreInUseError
@@ -32,9 +33,9 @@ from mailmill.store import (
     marks,
     messages,
     migrate,
-    postgres_database,
     postgres_dump,
     postgres_link,
+    postgres_schema,
 )
 from mailmill.store.blobs import BlobStore
 from mailmill.store.messages import Arrival, StoredContent, WorkPlan
@@ -285,7 +286,7 @@ async def test_a_restore_wants_an_empty_folder(embedded: Opened, tmp_path: Path)
     copy, target = tmp_path / "copy", tmp_path / "target"
     await embedded.maintenance.backup(str(copy))
     with pytest.raises(StoreInUseError):
-        await restoring.restore(embedded.settings, copy, quiet)
+        await restoring.restore(embedded.settings, copy, quiet, lock_wait_seconds=0)
     await asyncio.to_thread(target.mkdir)
     await asyncio.to_thread((target / "notes.txt").touch)
     with pytest.raises(ConflictError, match=r"notes\.txt"):
@@ -356,7 +357,7 @@ async def dumped(postgres_url: str, data_dir: Path, tmp_path: Path) -> Path:
 
 
 async def is_empty(url: str) -> bool:
-    return (await postgres_database.inspect(url)).revision is None
+    return (await postgres_schema.inspect(url)).revision is None
 
 
 async def test_a_database_is_restored_with_its_hold_or_not_at_all(dumped: Path, postgres: Postgres) -> None:
@@ -438,14 +439,14 @@ async def test_what_is_left_of_another_database_is_refused(embedded: Opened, tmp
     ["postgresql+asyncpg://mill:s3cr3t@h:5/d?sslmode=require", "postgresql+asyncpg://mill@h/d?password=s3cr3t&a=b"],
 )
 async def test_no_password_is_among_the_arguments(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run: list[tuple[tuple[str, ...], dict[str, str]]] = []
+    run: list[tuple[Sequence[str], dict[str, str]]] = []
 
-    async def execute(*arguments: str, env: dict[str, str], **_: Any) -> Any:
-        run.append((arguments, env))
+    async def start(arguments: Sequence[str], *, environ: dict[str, str], **_: Any) -> Any:
+        run.append((arguments, environ))
         raise OSError("seen enough")
 
     monkeypatch.setattr(shutil, "which", lambda program: program)
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
+    monkeypatch.setattr(programs, "start", start)
     with pytest.raises(OSError, match="enough"):
         await postgres_dump.dump(url, tmp_path / "dump")
     ((arguments, environ),) = run
@@ -460,7 +461,7 @@ async def test_upgrade_makes_the_schema_and_starts_nothing(data_dir: Path, datab
     async with opened(settings):
         if database_url.startswith("sqlite"):
             with pytest.raises(StoreInUseError):
-                await restoring.upgrade(settings)
+                await restoring.upgrade(settings, lock_wait_seconds=0)
         else:
             assert await restoring.upgrade(settings) == {"revision": migrate.HEAD}
 

@@ -208,6 +208,26 @@ def test_the_whole_changes_nothing(configured: Path, capsys: pytest.CaptureFixtu
     assert "✓ Python" in out and "→ set IMAP_SERVER" in out
 
 
+def test_processors_of_the_users_own(
+    configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[processors]\nimport = ["doctored_shop:invoice"]\n')
+    config.chmod(0o600)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["doctor", "--config", str(config)]) == 2
+    out = capsys.readouterr().out
+    assert "✗ Processors" in out and "'doctored_shop:invoice' cannot be imported" in out and "→ the module must" in out
+    with running_service(configured / "mailmill.sock", CannedUseCases()):
+        assert main(["doctor", "--config", str(config)]) == 0, "the service has them"
+    capsys.readouterr()
+    (tmp_path / "doctored_shop.py").write_text(
+        "from mailmill import processor\n\n\n@processor('invoice', version=3)\ndef invoice(message, context): ...\n"
+    )
+    assert main(["doctor", "--config", str(config)]) == 0
+    assert "invoice 3" in capsys.readouterr().out
+
+
 def test_a_running_service_is_asked_for_the_login(
     configured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from mailmill.cli import service_client
@@ -124,16 +125,36 @@ async def test_a_service_that_is_just_starting_is_waited_for(
             return looks > 3
 
         monkeypatch.setattr(service_client, "service_runs", starting)
-        monkeypatch.setattr(service_client, "START_POLL_SECONDS", 0)
+        monkeypatch.setattr(service_client, "HELD_POLL_SECONDS", 0)
         monkeypatch.setattr(service_client, "_in_process", in_use)
         async with open_client(settings) as client:
             assert client.service_runs
             assert await client.get("/v1/status") == {}
 
 
+async def test_a_service_that_is_just_ending_is_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not listen any more and still holds the data folder."""
+    tries = 0
+
+    @asynccontextmanager
+    async def in_process(_: Settings) -> AsyncIterator[ServiceClient]:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise StoreInUseError("held")
+        async with httpx2.AsyncClient() as http:
+            yield ServiceClient(http, service_runs=False)
+
+    monkeypatch.setattr(service_client, "HELD_POLL_SECONDS", 0)
+    monkeypatch.setattr(service_client, "_in_process", in_process)
+    async with open_client(settings) as client:
+        assert not client.service_runs
+    assert tries == 3
+
+
 async def test_a_folder_held_by_what_never_answers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_client, "START_SECONDS", 0.05)
-    monkeypatch.setattr(service_client, "START_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(service_client, "HELD_SECONDS", 0.05)
+    monkeypatch.setattr(service_client, "HELD_POLL_SECONDS", 0.01)
     monkeypatch.setattr(service_client, "_in_process", in_use)
     with pytest.raises(StoreInUseError):
         async with open_client(settings):

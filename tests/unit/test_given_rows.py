@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mailmill.store.bulk_insert import PIECE_ROWS, BulkInsert
 from mailmill.store.database import Database
 from mailmill.store.given_rows import GivenRows
-from mailmill.store.row_changes import RowChanges
+from mailmill.store.row_changes import RowChanges, RowDeletions
 from mailmill.store.statement import Statement
 from mailmill.store.tables import message, setting
 
@@ -27,8 +28,10 @@ def _named(connection: Connection) -> Select[Any]:
 
 SELECT_NAMED = Statement(_named)
 DELETE_NAMED = Statement(
-    lambda connection: delete(setting).where(
-        setting.c.name.in_(select(NAMED.table(connection).c.name)), setting.c.value == bindparam("of_value")
+    lambda connection: (
+        delete(setting)
+        .where(setting.c.name.in_(select(NAMED.table(connection).c.name)), setting.c.value == bindparam("of_value"))
+        .returning(setting.c.name)
     )
 )
 CHANGE = RowChanges(
@@ -41,6 +44,13 @@ CHANGE = RowChanges(
     before=setting.c.value,
     suffix=setting.c.value,
 )
+DELETE = RowDeletions(
+    setting,
+    lambda given: and_(setting.c.name == given.name, setting.c.value == bindparam("of_value")),
+    name=setting.c.name,
+)
+INSERT = BulkInsert[tuple[str, str]](setting, ("name", "value"), replace=True)
+NUMBERS_OF_ROWS = [1, PIECE_ROWS - 1, PIECE_ROWS, PIECE_ROWS + 1, 3 * PIECE_ROWS]
 
 
 @pytest.fixture
@@ -70,15 +80,15 @@ async def test_rows_arrive_as_they_were_given(database: Database) -> None:
             assert await connection.run_sync(ask, rows) == [(number, name, "m") for name, number in rows]
 
 
-async def test_constants_stand_and_changed_rows_are_counted(database: Database) -> None:
-    def delete_named(connection: Connection, of_value: str) -> int:
+async def test_constants_stand_and_changed_rows_are_told(database: Database) -> None:
+    def delete_named(connection: Connection, of_value: str) -> list[str]:
         given = NAMED.parameters(connection, [("a", 1), ("b", 2), ("missing", 3)])
-        return DELETE_NAMED.count(connection, **given, of_value=of_value)
+        return sorted(row[0] for row in DELETE_NAMED.rows(connection, **given, of_value=of_value))
 
     async with database.write() as connection:
         await given_settings(connection, "a", "b", "c")
-        assert await connection.run_sync(delete_named, "other") == 0
-        assert await connection.run_sync(delete_named, "v") == 2
+        assert await connection.run_sync(delete_named, "other") == []
+        assert await connection.run_sync(delete_named, "v") == ["a", "b"]
         assert await values(connection, "a", "b", "c") == ["v"]
 
 
@@ -86,9 +96,12 @@ async def test_a_parameter_that_is_missing_is_refused(database: Database) -> Non
     async with database.write() as connection:
         given = NAMED.parameters(connection, [("a", 1)])
         with pytest.raises(KeyError, match="of_value"):
-            await connection.run_sync(lambda blocking: DELETE_NAMED.count(blocking, **given))
+            await connection.run_sync(lambda blocking: DELETE_NAMED.rows(blocking, **given))
         with pytest.raises(KeyError, match="to_value"):
             await connection.run_sync(CHANGE, [("a", "v", "!")])
+        for count in NUMBERS_OF_ROWS:
+            with pytest.raises(KeyError, match="of_value"):
+                await connection.run_sync(DELETE, [(str(each),) for each in range(count)])
 
 
 async def test_each_row_is_changed_by_its_own_values_and_those_that_were_there_are_told(database: Database) -> None:
@@ -106,3 +119,37 @@ async def test_odd_text_arrives_in_a_change(database: Database) -> None:
         rows = [(name, "v", name) for name in NASTY]
         assert await connection.run_sync(CHANGE, rows, to_value="") == rows
         assert await values(connection, *NASTY) == sorted(NASTY)
+
+
+@pytest.mark.parametrize("count", NUMBERS_OF_ROWS)
+async def test_rows_are_deleted_by_their_keys_and_those_that_were_there_are_told(
+    database: Database, count: int
+) -> None:
+    rows = [(f"name {each}",) for each in range(count)]
+    async with database.write() as connection:
+        await given_settings(connection, *(name for (name,) in rows), "another")
+        assert await connection.run_sync(DELETE, rows, of_value="other") == []
+        assert await connection.run_sync(DELETE, rows, of_value="v") == rows
+        assert (await connection.scalars(select(setting.c.name).where(setting.c.value == "v"))).all() == ["another"]
+        assert await connection.run_sync(DELETE, rows, of_value="v") == []
+
+
+@pytest.mark.parametrize("missing", [0, PIECE_ROWS - 1, PIECE_ROWS, 2 * PIECE_ROWS + 1])
+async def test_one_row_that_is_not_there_keeps_no_other_from_being_deleted(database: Database, missing: int) -> None:
+    rows = [(f"name {each}",) for each in range(2 * PIECE_ROWS + 2)]
+    there = [row for at, row in enumerate(rows) if at != missing]
+    async with database.write() as connection:
+        await given_settings(connection, *(name for (name,) in there))
+        assert await connection.run_sync(DELETE, rows, of_value="v") == there
+        assert await values(connection, *(name for (name,) in rows)) == []
+
+
+@pytest.mark.parametrize("count", NUMBERS_OF_ROWS)
+async def test_any_number_of_rows_is_inserted_and_those_that_were_there_take_the_new_values(
+    database: Database, count: int
+) -> None:
+    rows = [(f"name {each:03}", f"value {each:03}") for each in range(count)]
+    async with database.write() as connection:
+        await given_settings(connection, rows[-1][0])
+        await INSERT(connection, rows)
+        assert await values(connection, *(name for name, _ in rows)) == [value for _, value in rows]

@@ -17,7 +17,7 @@ import mailmill
 SOURCE = Path(mailmill.__file__).parent
 MAX_LINES = 600
 
-_BASE = {"clock", "errors", "model", "uid_set"}
+_BASE = {"clock", "errors", "model", "programs", "uid_set"}
 _ROOMS = {"message_parser", "imap", "smtp", "store"}
 _ENGINES = {"sync", "processing", "alerts", "sending"}
 

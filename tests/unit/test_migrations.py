@@ -22,7 +22,7 @@ from mailmill.errors import StoreError
 from mailmill.model import Uid
 from mailmill.store import accounts, event_log, message_queries, migrate, queue_view, requests, sender_counts
 from mailmill.store.database import Database
-from mailmill.store.requests import NewRequest, Place, RequestKind
+from mailmill.store.request_rows import NewRequest, Place, RequestKind
 from mailmill.store.tables import metadata
 
 SHA = bytes(range(32))

@@ -170,6 +170,29 @@ async def test_what_was_taken_back_is_stale(database: Database) -> None:
         assert (await queue.finish(connection, "w", [finished(again[0], '"mine"')], [], 71.0)).recorded == 1
 
 
+async def test_in_a_large_batch_only_what_is_still_held_is_recorded_and_only_what_is_done_is_told(
+    database: Database,
+) -> None:
+    """More rows than one statement takes on SQLite: some taken back meanwhile, some with another processor's row."""
+    ids = list(range(1, 81))
+    taken_back, unfinished = {2, 30, 79}, {1, 31, 80}
+    async with database.write() as connection:
+        await add_messages(connection, ids)
+        work = [new_work(each) for each in ids] + [new_work(each, "summary") for each in sorted(unfinished)]
+        await queue.enqueue(connection, work, 10.0)
+        claims = await claim(connection, "w")
+        assert await queue.release(connection, "w", [one for one in claims if one.message_id in taken_back]) == 3
+    async with database.write() as connection:
+        report = await queue.finish(connection, "w", [finished(one) for one in claims], [], 20.0)
+        assert (report.recorded, report.stale) == (77, 3)
+        kept = [each for each in ids if each not in taken_back]
+        assert (await connection.scalars(select(result.c.message_id).order_by(result.c.message_id))).all() == kept
+        done = [each for each in kept if each not in unfinished]
+        assert report.processed_ids == tuple(done)
+        assert await events(connection) == [("messageProcessed", each) for each in done]
+        assert {one.message_id for one in await claim(connection, "w")} == taken_back
+
+
 async def test_another_workers_claim_cannot_be_finished(database: Database) -> None:
     async with database.write() as connection:
         await add_messages(connection, [1])

@@ -16,7 +16,7 @@ from sqlalchemy.util import await_only
 from work_rows import add_account, add_messages, claim, events, finished, new_work
 
 from harness.interleaving import beside, waits
-from mailmill.store import queue, queue_outcomes, reprocess
+from mailmill.store import queue, queue_outcomes, reprocess, reprocess_pieces
 from mailmill.store.database import Database
 from mailmill.store.queue import Claim, Failed, FinishReport
 from mailmill.store.reprocess import ReprocessRow, Wanted
@@ -183,8 +183,8 @@ async def test_what_is_reprocessed_while_its_first_run_ends_is_news_once(store: 
 
     async def put(row: ReprocessRow) -> ReprocessRow:
         async with store.write() as connection:
-            found = await reprocess.look(connection, row, row.position)
-            moved = await reprocess.put_piece(connection, row, found, 12.0)
+            found = await reprocess_pieces.look(connection, row, row.position)
+            moved = await reprocess_pieces.put_piece(connection, row, found, 12.0)
         assert moved is not None
         return moved
 

@@ -15,7 +15,7 @@ from work_rows import add_account, add_messages, new_work
 
 from harness.interleaving import waits
 from mailmill.app.reprocessing import Reprocessing
-from mailmill.store import dialect, queue, reprocess, reprocess_cancel
+from mailmill.store import dialect, queue, reprocess, reprocess_cancel, reprocess_pieces
 from mailmill.store.database import Database
 from mailmill.store.queue_outcomes import lock_messages
 from mailmill.store.reprocess import ReprocessRow, Wanted
@@ -41,8 +41,8 @@ async def cancelling(store: Database) -> ReprocessRow:
         errors = json.dumps([{"at": 600.0, "kind": "attempt", "error": "no"}])
         await connection.execute(update(work).values(state="failed", attempt=5, errors=errors, last_error="no"))
         row = await reprocess.create(connection, "threat", 2, Wanted(everything=True), 1000.0)
-        found = await reprocess.look(connection, row, 0)
-        await reprocess.put_piece(connection, row, found, 1001.0)
+        found = await reprocess_pieces.look(connection, row, 0)
+        await reprocess_pieces.put_piece(connection, row, found, 1001.0)
         await connection.execute(update(work).where(work.c.message_id.in_((3, 4))).values(state="throttled"))
         return await reprocess_cancel.mark(connection, row.id)
 

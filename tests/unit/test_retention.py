@@ -31,7 +31,7 @@ from mailmill.store.blobs import BlobRef, BlobStore
 from mailmill.store.database import Database
 from mailmill.store.event_log import NewEvent
 from mailmill.store.messages import Arrival, Cursor, MailboxRow, StoredContent, SyncBatch, WorkPlan
-from mailmill.store.requests import NewRequest, Place, RequestKind, Upload
+from mailmill.store.request_rows import NewRequest, Place, RequestKind, Upload
 from mailmill.store.retention import Retention
 from mailmill.store.tables import account, blob, delivery, event, message, metadata, place, result, work
 from mailmill.uid_set import UidSet

@@ -60,7 +60,7 @@ def on_writer(database: Database, name: str, action: Callable[[], object], *, st
 
 async def test_a_second_store_on_the_same_folder_is_refused(data_dir: Path, database: Database) -> None:
     with pytest.raises(StoreInUseError) as refused:
-        await Database.open(f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir)
+        await Database.open(f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir, lock_wait_seconds=0)
     assert str(data_dir) in str(refused.value)
     assert "PostgreSQL" in refused.value.hint
     await database.close()
@@ -73,7 +73,7 @@ async def test_two_folders_cannot_share_one_database_file(tmp_path: Path) -> Non
     first = await Database.open(url, data_dir=tmp_path / "one")
     try:
         with pytest.raises(StoreInUseError):
-            await Database.open(url, data_dir=tmp_path / "two")
+            await Database.open(url, data_dir=tmp_path / "two", lock_wait_seconds=0)
     finally:
         await first.close()
 

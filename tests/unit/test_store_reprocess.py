@@ -12,11 +12,12 @@ from sqlalchemy import func, insert, select, update
 from work_rows import add_account, add_messages, add_place, finished, new_work
 
 from mailmill.errors import NotFoundError
-from mailmill.store import ledger, outbox, queue, reprocess, sequencer
+from mailmill.store import ledger, outbox, queue, reprocess, reprocess_pieces, sequencer
 from mailmill.store.database import Database
 from mailmill.store.message_queries import get_message
 from mailmill.store.queue import Claim, Failed
-from mailmill.store.reprocess import Look, ReprocessRow, Wanted
+from mailmill.store.reprocess import ReprocessRow, Wanted
+from mailmill.store.reprocess_pieces import Look
 from mailmill.store.tables import account, delivery, event, message, result, work
 
 CREATED_AT = 1000.0
@@ -73,13 +74,13 @@ async def asked(database: Database, wanted: Wanted | None = None, version: int =
 
 async def look(database: Database, row: ReprocessRow, **limits: int) -> Look:
     async with database.read() as connection:
-        return await reprocess.look(connection, row, row.position, **limits)
+        return await reprocess_pieces.look(connection, row, row.position, **limits)
 
 
 async def piece(database: Database, row: ReprocessRow, found: Look | None = None, **limits: int) -> ReprocessRow | None:
     found = found or await look(database, row, **limits)
     async with database.write() as connection:
-        return await reprocess.put_piece(connection, row, found, 1001.0)
+        return await reprocess_pieces.put_piece(connection, row, found, 1001.0)
 
 
 async def all_of(database: Database, row: ReprocessRow, **limits: int) -> ReprocessRow:
@@ -231,7 +232,7 @@ async def test_it_is_queued_in_pieces_behind_new_mail(database: Database) -> Non
 async def test_windows_in_which_nothing_is_wanted_are_passed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reprocess, "WINDOW_MESSAGES", 2)
+    monkeypatch.setattr(reprocess_pieces, "WINDOW_MESSAGES", 2)
     await stored(database, *range(1, 8))
     await have_result(database, *range(1, 7), version=2)
     row = await asked(database)

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from work_rows import add_account, add_messages, new_work
 
 from mailmill.errors import NotFoundError
-from mailmill.store import queue, reprocess, reprocess_cancel
+from mailmill.store import queue, reprocess, reprocess_cancel, reprocess_pieces
 from mailmill.store.database import Database
 from mailmill.store.reprocess import ReprocessRow, Wanted
 from mailmill.store.tables import message, work
@@ -44,8 +44,8 @@ async def asked(database: Database, wanted: Wanted | None = None, now: float = C
 async def queued(database: Database, row: ReprocessRow, **limits: int) -> ReprocessRow:
     """One piece."""
     async with database.write() as connection:
-        found = await reprocess.look(connection, row, row.position, **limits)
-        moved = await reprocess.put_piece(connection, row, found, QUEUED_AT)
+        found = await reprocess_pieces.look(connection, row, row.position, **limits)
+        moved = await reprocess_pieces.put_piece(connection, row, found, QUEUED_AT)
     assert moved is not None
     return moved
 
@@ -84,8 +84,8 @@ async def test_what_is_queued_goes_and_nothing_more_is_queued(database: Database
     assert (taken, told.state, told.queued, told.finished_at) == (5, "cancelled", 0, 1003.0)
     assert await states(database) == {}
     async with database.write() as connection:
-        found = await reprocess.look(connection, row, row.position)
-        assert await reprocess.put_piece(connection, row, found, QUEUED_AT) is None
+        found = await reprocess_pieces.look(connection, row, row.position)
+        assert await reprocess_pieces.put_piece(connection, row, found, QUEUED_AT) is None
         assert await reprocess.list_running(connection) == []
         processed = select(message.c.id).where(message.c.processed_at.is_not(None)).order_by(message.c.id)
         assert list(await connection.scalars(processed)) == [1, 2, 3, 4, 5]

@@ -11,7 +11,7 @@ from mailmill.errors import ConflictError, NotFoundError
 from mailmill.model import Uid
 from mailmill.store import requests
 from mailmill.store.blobs import BlobRef
-from mailmill.store.requests import Failure, NewRequest, Place, RequestKind, RequestRow, Step, Upload
+from mailmill.store.request_rows import Failure, NewRequest, Place, RequestKind, RequestRow, Step, Upload
 from mailmill.uid_set import UidSet
 
 INBOX = Place("INBOX", 7, Uid(1))

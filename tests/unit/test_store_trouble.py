@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Executable, insert, select, text
+from sqlalchemy import Executable, insert, select, text, update
 
-from mailmill.errors import LeaseLostError, StorageFullError, StoreError
+from mailmill.errors import ConfigurationError, LeaseLostError, StorageFullError, StoreError
 from mailmill.store.database import Database
-from mailmill.store.postgres_errors import store_error
+from mailmill.store.postgres_errors import opening_error, store_error
+from mailmill.store.row_changes import RowChanges
 from mailmill.store.tables import setting
 from mailmill.store.trouble import is_store_trouble
 
@@ -46,6 +48,20 @@ async def failure(database: Database, *statements: Executable) -> BaseException:
 )
 async def test_what_a_row_is_refused_for_is_its_own_fault(database: Database, rows: list[dict[str, Any]]) -> None:
     assert not is_store_trouble(await failure(database, *(insert(setting).values(row) for row in rows)))
+
+
+@pytest.mark.parametrize("value", [pytest.param(None, id="missing"), pytest.param(UNBINDABLE, id="of no type")])
+async def test_so_it_is_where_the_drivers_own_cursor_is_used(database: Database, value: Any) -> None:
+    change = RowChanges(
+        lambda _connection, given: update(setting).where(setting.c.name == given.name).values(value=given.value),
+        name=setting.c.name,
+        value=setting.c.value,
+    )
+    with pytest.raises(Exception) as failed:
+        async with database.write() as connection:
+            await connection.execute(insert(setting).values(name="a", value="1"))
+            await connection.run_sync(change, [("a", value)])
+    assert not is_store_trouble(failed.value)
 
 
 @pytest.mark.parametrize(
@@ -135,3 +151,10 @@ def test_by_sqlstate(kind: type[asyncpg.PostgresError], trouble: bool) -> None:
     told.__cause__ = kind("words")
     assert isinstance(told, StoreError)
     assert is_store_trouble(told) is trouble
+
+
+def test_a_certificate_that_is_not_trusted_is_no_database_that_is_away() -> None:
+    told = opening_error(ssl.SSLCertVerificationError(1, "self-signed certificate"), "service.database_url")
+    assert isinstance(told, ConfigurationError)
+    assert "self-signed certificate" in str(told)
+    assert "sslrootcert" in told.hint

@@ -23,7 +23,7 @@ from mailmill.store.database import Database
 from mailmill.store.keys import open_key_ring
 from mailmill.store.mailboxes import StaleBatchError, reset_mailbox
 from mailmill.store.messages import Arrival, BatchOutcome, Cursor, SyncBatch
-from mailmill.store.requests import NewRequest, RequestKind
+from mailmill.store.request_rows import NewRequest, RequestKind
 from mailmill.store.tables import message
 from mailmill.uid_set import UidSet
 from servers.postgres import Postgres

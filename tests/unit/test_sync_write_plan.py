@@ -7,7 +7,7 @@ import pytest
 
 from mailmill.errors import CommandError
 from mailmill.model import Uid
-from mailmill.store.requests import Failure, Place, RequestKind, RequestRow, RequestState, Step
+from mailmill.store.request_rows import Failure, Place, RequestKind, RequestRow, RequestState, Step
 from mailmill.sync.write_plan import (
     RUN_ROWS,
     Act,

@@ -15,7 +15,10 @@ from working import Stages, Store, a_processor, open_store, settled, subject_of,
 
 from mailmill.errors import ProcessorError
 from mailmill.message_parser import ParsedMessage
+from mailmill.processing import pump
 from mailmill.processing.worker import WorkerSettings
+from mailmill.store import queue, queue_front
+from mailmill.store.queue_front import Front
 from mailmill.store.tables import work
 
 pytestmark = pytest.mark.both_databases
@@ -59,6 +62,39 @@ async def test_behind_the_hint_stands_a_poll(store: Store) -> None:
                 await connection.execute(update(work).values(state="pending"))  # an update gives no hint
             assert await seen.wait(60)
     assert await store.results() == {(1, "a"): '"unhinted"'}
+
+
+async def test_new_mail_is_run_before_a_backlog_that_is_being_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims go on where the last one ended; a hint has them look at what came before that."""
+    monkeypatch.setattr(queue_front, "BELIEVED_SECONDS", 1e6)
+    monkeypatch.setattr(queue_front, "LOOKING_SHARE", 1e9)
+    begun, hinted, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    ran = []
+
+    async def note(message: Any, context: Any) -> None:
+        ran.append(context.message_id)
+        begun.set()
+        await go_on.wait()
+
+    class Watched(Front):
+        def doubt(self) -> None:
+            super().doubt()
+            if begun.is_set():
+                hinted.set()
+
+    monkeypatch.setattr(pump, "Front", Watched)
+    backlog = await store.add([f"mail {n}" for n in range(4)], "a")
+    async with store.database.write() as connection:
+        await connection.execute(update(work).values(priority=queue.BACKLOG))
+    async with working(store, a_processor("a", note, concurrency=1)) as made, asyncio.timeout(60):
+        await begun.wait()
+        [new] = await store.add(["new"], "a")
+        await hinted.wait()
+        go_on.set()
+        await settled(made)
+    assert ran == [backlog[0], new, *backlog[1:]]
 
 
 async def test_the_context(store: Store) -> None:

@@ -16,7 +16,7 @@ from mailmill.errors import StorageFullError, StoreError
 from mailmill.processing import worker as worker_module
 from mailmill.processing.loader import MessageLoader
 from mailmill.processing.worker import Worker, WorkerSettings
-from mailmill.store import queue
+from mailmill.store import queue, queue_front
 
 pytestmark = pytest.mark.both_databases
 
@@ -105,6 +105,33 @@ async def test_a_failed_round_is_repeated_and_nothing_recorded_twice(
     assert await store.results() == {(1, "a"): '"ok"'}
     async with store.database.read() as connection:
         assert await events(connection) == [("messageProcessed", 1)]
+
+
+async def test_what_a_failed_round_had_claimed_comes_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was claimed, so the place that the claim reached is not to be believed."""
+    for name, value in (("BELIEVED_SECONDS", 1e6), ("LONGEST_SECONDS", 1e6), ("LOOKING_SHARE", 1e-9)):
+        monkeypatch.setattr(queue_front, name, value)
+    monkeypatch.setattr(worker_module, "_MAX_BACK_OFF_SECONDS", 0.01)
+    real_claim, failed = queue.claim, []
+
+    async def claim(*arguments: Any, **options: Any) -> Any:
+        claims = await real_claim(*arguments, **options)
+        if claims and not failed:
+            failed.append(claims)
+            raise StoreError("the connection was lost")
+        return claims
+
+    monkeypatch.setattr(queue, "claim", claim)
+    ran = []
+
+    async def note(message: Any, context: Any) -> None:
+        ran.append(context.message_id)
+
+    ids = await store.add([f"mail {n}" for n in range(4)], "a")
+    async with working(store, a_processor("a", note, concurrency=2)) as made:
+        await settled(made)
+    assert [len(claims) for claims in failed] == [2]
+    assert ran == ids
 
 
 async def test_a_pump_that_breaks_is_started_again_with_what_it_held(

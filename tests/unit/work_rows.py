@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mailmill.store import queue
 from mailmill.store.blobs import BlobStore
 from mailmill.store.queue import Claim, Finished, NewWork
+from mailmill.store.queue_front import Front
 from mailmill.store.tables import account, blob, event, mailbox, message, place, tenant
 
 
@@ -87,6 +88,7 @@ async def claim(
     processor: str = "threat",
     now: float = 100.0,
     crashed: bool = False,
+    front: Front | None = None,
 ) -> list[Claim]:
     return await queue.claim(
         connection,
@@ -96,6 +98,7 @@ async def claim(
         deadline_seconds=3600,
         now=now,
         crashed=crashed,
+        front=front,
     )
 
 

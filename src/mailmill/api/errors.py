@@ -35,6 +35,7 @@ STATUS: Mapping[type[errors.MailmillError], int] = {
     errors.StoreInUseError: 503,
     errors.LeaseLostError: 503,
     errors.MasterKeyError: 503,
+    errors.DatabaseUnavailableError: 503,
     errors.StorageFullError: 507,
     errors.StorageUnavailableError: 503,
     errors.StorageRefusedError: 503,

@@ -38,7 +38,7 @@ from mailmill.sync.context import SyncContext, SyncLimits
 from mailmill.sync.holdings import Holdings
 
 if TYPE_CHECKING:
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 _STOP_SECONDS = 2.5
 _WAKE_NODES: tuple[WakeName, ...] = ("nodes",)
@@ -92,8 +92,10 @@ async def take_accounts(application: Application, spool_dir: Path, *, keeps: boo
             account.name: await bring(connection, **_configured(application, account))
             for account in sorted(configured, key=lambda each: each.name)  # nodes that start at once lock in step
         }
-        if keeps:
-            kept = {rows[account.name].id: wiring.kept(settings, account.settings) for account in configured}
+    if keeps:
+        # In a transaction of its own, for it begins with the first of them again.
+        kept = {rows[account.name].id: wiring.kept(settings, account.settings) for account in configured}
+        async with database.write() as connection:
             await retention.set_retention(connection, kept)
     if keeps and (back := sorted(resting & rows.keys())):
         _log.info("accounts go on: they are in the configuration again", accounts=back)

@@ -18,7 +18,7 @@ from mailmill.store.owned_database import OwnedDatabase
 
 if TYPE_CHECKING:
     from mailmill.app.account_tasks import RunningAccount
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 _RETRY_SECONDS = 1.0
 _SERIAL = itertools.count(1)

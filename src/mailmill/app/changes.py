@@ -35,11 +35,11 @@ from mailmill.store import requests
 from mailmill.store.blobs import BlobRef
 from mailmill.store.mailboxes import MailboxRow, list_mailboxes
 from mailmill.store.message_queries import PlaceRow
-from mailmill.store.requests import NewRequest, Place, RequestKind, RequestRow, RequestState, Upload
+from mailmill.store.request_rows import NewRequest, Place, RequestKind, RequestRow, RequestState, Upload
 
 if TYPE_CHECKING:
     from mailmill.app.account_tasks import RunningAccount
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 JsonObject = dict[str, Any]
 

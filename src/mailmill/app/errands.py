@@ -23,7 +23,7 @@ from mailmill.sync.report import PassReport
 
 if TYPE_CHECKING:
     from mailmill.app.account_tasks import RunningAccount
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 _POLL_SECONDS = 5.0
 _ANSWER_SECONDS = 120.0

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from sqlalchemy import func, select
 
-from mailmill.store import event_log, leases, operating_figures, outbox, queue_view, requests
-from mailmill.store import message_queries as queries
+from mailmill.store import event_log, leases, message_counts, operating_figures, outbox, queue_view, requests
 from mailmill.store.accounts import SHARDS
 from mailmill.store.tables import mailbox, parked
 
@@ -162,9 +161,9 @@ async def _count_mail(connection: AsyncConnection) -> MailFigures:
     )
     return MailFigures(
         cursor=await event_log.head(connection),
-        messages=await queries.count_messages(connection),
+        messages=await message_counts.count_messages(connection),
         mailboxes={row[0]: row[1] for row in mailboxes},
-        threats=await queries.count_verdicts(connection),
+        threats=await message_counts.count_verdicts(connection),
         parked=await connection.scalar(select(func.count()).select_from(parked)) or 0,
     )
 

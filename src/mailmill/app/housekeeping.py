@@ -23,7 +23,7 @@ import structlog
 from sqlalchemy import select
 
 from mailmill.app.changes import KEPT_SECONDS
-from mailmill.app.removal import finish_removal
+from mailmill.app.removal import remove_what_is_free
 from mailmill.errors import MailmillError
 from mailmill.store import (
     account_removal,
@@ -31,7 +31,7 @@ from mailmill.store import (
     dialect,
     event_retention,
     marks,
-    message_queries,
+    message_counts,
     requests,
     retention,
     sender_counts,
@@ -41,7 +41,7 @@ from mailmill.store.blobs import ORPHAN_SECONDS
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
     from mailmill.store.blobs import BlobStore
     from mailmill.store.database import Database
 
@@ -94,7 +94,7 @@ async def one_round(database: Database, blobs: BlobStore, keep_events_seconds: f
         removals = await account_removal.removals(connection)
     for removal in removals:
         _log.info("going on with the deletion of an account", account=removal.name)
-        await finish_removal(database, removal.account_id)
+        await remove_what_is_free(database, removal.account_id)
     await count_older_mail(database)
     await expire(database)
     async with database.write() as connection:
@@ -184,7 +184,7 @@ async def collect(database: Database, blobs: BlobStore, older_than_seconds: floa
     async with database.read() as connection:
         # Together: a backup whose snapshot names a segment that was forgotten since has laid its hold by now.
         held = await blob_references.is_held(connection)
-        referenced = await message_queries.referenced_segments(connection)
+        referenced = await message_counts.referenced_segments(connection)
     removed = 0 if held else await blobs.collect_orphans(referenced, older_than_seconds=older_than_seconds)
     if forgotten or removed:
         _log.info("removed raw mail that nothing needs", blobs=forgotten, segments=removed)

@@ -18,14 +18,14 @@ from sqlalchemy import text
 
 from mailmill.app import views
 from mailmill.errors import ConflictError, InvalidRequestError, StorageUnavailableError, StoreError
-from mailmill.store import backup, blob_references, doors, integrity, message_queries, postgres_dump
+from mailmill.store import backup, blob_references, doors, integrity, message_counts, postgres_dump
 from mailmill.store.backup import Manifest, StoredFile
 from mailmill.store.integrity import Finding
 from mailmill.store.segments import BlobRef
 from mailmill.store.sqlite_database import sqlite_path
 
 if TYPE_CHECKING:
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 JsonObject = dict[str, Any]
 
@@ -253,7 +253,7 @@ class Maintenance:
         await postgres_dump.dump(direct.get_secret_value() if direct is not None else url, target)
         # Read after the dump: under the hold nothing that it names can be missing, and what is newer does no harm.
         async with self._app.database.read() as connection:
-            names = await message_queries.referenced_segments(connection)
+            names = await message_counts.referenced_segments(connection)
             revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
         return revision, names, await asyncio.to_thread(backup.described, target, backup.DUMP)
 

@@ -22,7 +22,7 @@ from mailmill.sync.report import PassReport
 if TYPE_CHECKING:
     from mailmill.alerts.dispatcher import Dispatcher
     from mailmill.app.account_tasks import RunningAccount
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 # A destination that is down must not keep a command from ending; what is left is sent next time.
 _ALERT_SECONDS = 15.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -15,10 +16,12 @@ from mailmill.store import accounts as account_store
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
     from mailmill.store.database import Database
 
 JsonObject = dict[str, Any]
+
+_OTHERS_SECONDS: Final = 0.2
 
 _log = structlog.get_logger("mailmill.housekeeping")
 
@@ -97,8 +100,20 @@ class Removals:
 
 
 async def finish_removal(database: Database, account_id: int) -> int:
-    """All that is left of an account that was marked; returns how many messages went. May be cut anywhere, and called
-    again; what another node holds at this moment is left to the next call.
+    """Go on until nothing is left of an account that was marked; returns how many messages went. May be cut anywhere,
+    and called again."""
+    messages, gone = await remove_what_is_free(database, account_id)
+    while not gone:
+        # Workers were recording what they ran over it; nobody tells when they have.
+        await asyncio.sleep(_OTHERS_SECONDS)
+        more, gone = await remove_what_is_free(database, account_id)
+        messages += more
+    return messages
+
+
+async def remove_what_is_free(database: Database, account_id: int) -> tuple[int, bool]:
+    """All of an account that was marked but what others hold at this moment; returns how many messages went, and
+    whether the account is gone. May be cut anywhere, and called again.
     """
     messages = 0
     while True:
@@ -120,5 +135,4 @@ async def finish_removal(database: Database, account_id: int) -> int:
         async with database.write() as connection:
             after = await account_removal.remove_events(connection, account_id, after)
     async with database.write() as connection:
-        await account_removal.remove_rest(connection, account_id)
-    return messages
+        return messages, await account_removal.remove_rest(connection, account_id)

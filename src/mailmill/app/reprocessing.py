@@ -22,12 +22,12 @@ from mailmill.app.figures import Kept
 from mailmill.app.views import iso
 from mailmill.errors import ConflictError, InvalidRequestError, MailmillError, NotFoundError
 from mailmill.store import accounts as account_store
-from mailmill.store import reprocess, reprocess_cancel
+from mailmill.store import reprocess, reprocess_cancel, reprocess_pieces
 from mailmill.store.database import WakeName
 from mailmill.store.reprocess import Lane, ReprocessRow, Wanted
 
 if TYPE_CHECKING:
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
     from mailmill.processing.registry import Processor
 
 JsonObject = dict[str, Any]
@@ -183,13 +183,13 @@ class Reprocessing:
         looked, noted_at = row.position, loop.time()
         while not row.done:
             async with database.read() as connection:
-                found = await reprocess.look(connection, row, looked)
+                found = await reprocess_pieces.look(connection, row, looked)
             if not found.message_ids and found.reached < row.last_id and loop.time() - noted_at < _NOTE_SECONDS:
                 looked = found.reached
                 continue
             began = loop.time()
             async with database.write(wake=_WAKE_WORK) as connection:
-                moved = await reprocess.put_piece(connection, row, found, self._app.clock())
+                moved = await reprocess_pieces.put_piece(connection, row, found, self._app.clock())
             if moved is None or (not moved.done and found.reached >= row.last_id):
                 return
             row, looked, noted_at = moved, moved.position, loop.time()
@@ -226,7 +226,7 @@ class Reprocessing:
         total = position = 0
         while position < row.last_id:
             async with self._app.database.read() as connection:
-                found = await reprocess.look(connection, row, position, limit=reprocess.WINDOW_MESSAGES)
+                found = await reprocess_pieces.look(connection, row, position, limit=reprocess_pieces.WINDOW_MESSAGES)
             total, position = total + len(found.message_ids), found.reached
         return total
 

@@ -13,7 +13,7 @@ from mailmill.errors import ConflictError, InvalidRequestError
 from mailmill.settings import Settings
 from mailmill.store import backup, blob_references, postgres_dump
 from mailmill.store.backup import Manifest
-from mailmill.store.data_folder import FolderLock, make_private_folder
+from mailmill.store.data_folder import LOCK_WAIT_SECONDS, lock_files, make_private_folder
 from mailmill.store.database import Database
 from mailmill.store.keys import KEY_FILE_NAME
 from mailmill.store.migrate import HEAD
@@ -29,7 +29,7 @@ Tell = Callable[[str, int, int], None]
 _MAY_BE_THERE: Final = frozenset({"lock", KEY_FILE_NAME})
 
 
-async def upgrade(settings: Settings) -> JsonObject:
+async def upgrade(settings: Settings, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> JsonObject:
     """Bring the database to this version's schema; nothing else is started.
 
     PostgreSQL may be in use: migrations only add, so nodes of the version before go on. SQLite has one process, which
@@ -37,11 +37,11 @@ async def upgrade(settings: Settings) -> JsonObject:
     """
     url = settings.service.database_url.get_secret_value()
     if url.startswith("postgresql"):
-        from mailmill.store import postgres_database
+        from mailmill.store import postgres_schema
 
-        await postgres_database.upgrade(url)
+        await postgres_schema.upgrade(url)
     else:
-        database = await Database.open(url, data_dir=settings.service.data_dir)
+        database = await Database.open(url, data_dir=settings.service.data_dir, lock_wait_seconds=lock_wait_seconds)
         await database.close()
     return {"revision": HEAD}
 
@@ -59,7 +59,9 @@ async def adopt(settings: Settings) -> JsonObject:
         await database.close()
 
 
-async def restore(settings: Settings, folder: Path, tell: Tell) -> JsonObject:
+async def restore(
+    settings: Settings, folder: Path, tell: Tell, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS
+) -> JsonObject:
     """Put a backup into the empty data folder (and, with PostgreSQL, the empty database) of the configuration.
 
     Everything is compared with the manifest before anything is written and again as it lies there. The database comes
@@ -77,7 +79,7 @@ async def restore(settings: Settings, folder: Path, tell: Tell) -> JsonObject:
     place, segments = await _place(settings)
     _refuse_other_place(manifest, place, segments)
     await asyncio.to_thread(make_private_folder, data_dir)
-    lock = await asyncio.to_thread(FolderLock, [data_dir / "lock"])
+    lock = await lock_files([data_dir / "lock"], wait_seconds=lock_wait_seconds)
     try:
         await asyncio.to_thread(_refuse_used, data_dir, url)
         if segments is not None:
@@ -175,9 +177,9 @@ def _refuse_used_segments(segments: Path) -> None:
 
 
 async def _refuse_used_postgresql(url: str) -> None:
-    from mailmill.store import postgres_database
+    from mailmill.store import postgres_schema
 
-    if (await postgres_database.inspect(url)).revision is not None:
+    if (await postgres_schema.inspect(url)).revision is not None:
         raise ConflictError(
             "the database that service.database_url names is not empty",
             hint="make a new one with createdb, and name it",

@@ -24,13 +24,14 @@ from mailmill.app.metrics import AccountGauge, Snapshot
 from mailmill.app.removal import Removals
 from mailmill.app.verification import last_view
 from mailmill.app.work_desk import WorkDesk
+from mailmill.clock import boot_seconds
 from mailmill.errors import MailmillError, NotFoundError, RawExpiredError, StoreError
 from mailmill.imap.connection import ImapConnection
 from mailmill.message_parser import parse_message
 from mailmill.model import AccountState, Tls
 from mailmill.settings import Role
 from mailmill.store import accounts as account_store
-from mailmill.store import event_log, leases, ledger, processors
+from mailmill.store import event_log, leases, ledger, message_counts, message_listing, processors
 from mailmill.store import message_queries as queries
 from mailmill.store.accounts import AccountRow
 from mailmill.store.leases import Fleet
@@ -41,7 +42,7 @@ from mailmill.sync.watch import best_push
 
 if TYPE_CHECKING:
     from mailmill.app.account_tasks import RunningAccount
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
     from mailmill.store.blobs import BlobStore
     from mailmill.store.message_queries import MessageRow
 
@@ -75,7 +76,7 @@ class UseCases:
         return {
             "status": "ok",
             "version": _VERSION,
-            "uptimeSeconds": round(time.time() - self._app.started_at, 3),
+            "uptimeSeconds": round(boot_seconds() - self._app.began_seconds, 3),
         }
 
     async def ready(self) -> tuple[bool, JsonObject]:
@@ -95,7 +96,7 @@ class UseCases:
         async with self._app.database.read() as connection:
             rows = await account_store.list_accounts(connection)
             paused = sorted(await processors.paused(connection))
-        oldest = max(0.0, time.time() - work.oldest_at) if work.oldest_at is not None else None
+        oldest = max(0.0, self._app.clock() - work.oldest_at) if work.oldest_at is not None else None
         return {
             "accounts": self._state_counts(rows, self._owners(figures.of_work.fleet)),
             "queue": {
@@ -155,7 +156,7 @@ class UseCases:
             parked=figures.parked,
             blobs_reachable=self._app.blobs.trouble is None,
             hosts=scrape.of_hosts(self._app.hosts.stats),
-            **scrape.of_work(figures.of_work, now=time.time(), node=self._app.node, syncs=self._syncs),
+            **scrape.of_work(figures.of_work, now=self._app.clock(), node=self._app.node, syncs=self._syncs),
         )
         return self._app.metrics.render(snapshot)
 
@@ -210,7 +211,7 @@ class UseCases:
         async with self._app.database.read() as connection:
             row = await account_store.get_account(connection, account)
             rows = await list_mailboxes(connection, row.id)
-            places = await queries.count_places(connection, row.id)
+            places = await message_counts.count_places(connection, row.id)
             parked = await list_parked(connection, row.id)
         return [views.mailbox(each, places.get(each.id, 0), parked.get(each.id, ())) for each in rows]
 
@@ -255,7 +256,7 @@ class UseCases:
     ) -> JsonObject:
         async with self._app.database.read() as connection:
             account_id = (await account_store.get_account(connection, account)).id if account is not None else None
-            page = await queries.list_messages(
+            page = await message_listing.list_messages(
                 connection,
                 account_id=account_id,
                 path=path,

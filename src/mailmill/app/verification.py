@@ -29,7 +29,7 @@ from mailmill.sync.verify_doors import OwnDoors, RunningDoors
 
 if TYPE_CHECKING:
     from mailmill.app.account_tasks import RunningAccount
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 JsonObject = dict[str, Any]
 

@@ -11,9 +11,10 @@ from mailmill.errors import MailmillError
 from mailmill.message_parser import ParsedMessage
 from mailmill.model import AccountState
 from mailmill.store.mailboxes import MailboxRow
-from mailmill.store.message_queries import ListedMessage, MessageRow, MessageWorkRow, PlaceRow, ResultRow
+from mailmill.store.message_listing import ListedMessage
+from mailmill.store.message_queries import MessageRow, MessageWorkRow, PlaceRow, ResultRow
 from mailmill.store.queue_view import WorkRow
-from mailmill.store.requests import RequestKind, RequestRow, RequestState
+from mailmill.store.request_rows import RequestKind, RequestRow, RequestState
 from mailmill.sync.report import PassReport
 
 JsonObject = dict[str, Any]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 JsonObject = dict[str, Any]
 

@@ -4,11 +4,11 @@
 Exit  When
 ====  =====================================================================================================
 0     all went well
-1     it failed, and trying again will not help by itself (a certificate, a data folder in use, the master key)
+1     it failed, and trying again will not help by itself (a certificate, a damaged store, the master key)
 2     the command line or the configuration is wrong; nothing was started
 3     there is no such account, mailbox, message or processor
 4     a server refused the credentials
-5     a temporary failure: trying again may work (no connection, a full disk, no answer in time)
+5     a temporary failure: trying again may work (no connection, a full disk, a folder in use)
 130   interrupted by Ctrl-C
 141   the reader of our output went away
 ====  =====================================================================================================
@@ -48,10 +48,11 @@ EXIT_CODES: Mapping[str, int] = {
     "cursorTooOld": FAILED,
     "refused": FAILED,
     "store": FAILED,
-    "storeInUse": FAILED,
+    "storeInUse": TEMPORARY,
     "leaseLost": TEMPORARY,
     "staleBatch": TEMPORARY,
     "masterKey": FAILED,
+    "databaseUnavailable": TEMPORARY,
     "storageFull": TEMPORARY,
     "storageUnavailable": TEMPORARY,
     "storageRefused": FAILED,

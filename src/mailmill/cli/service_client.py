@@ -27,8 +27,8 @@ AsgiApp = Callable[[Scope, Callable[..., Awaitable[Any]], Callable[..., Awaitabl
 BASE_URL = "http://localhost"
 ANSWER_SECONDS = 60.0
 PROBE_SECONDS = 5.0
-START_SECONDS = 5.0
-START_POLL_SECONDS = 0.1
+HELD_SECONDS = 5.0
+HELD_POLL_SECONDS = 0.1
 
 
 class ServiceClient:
@@ -114,13 +114,19 @@ async def _choose(stack: AsyncExitStack, settings: Settings, *, makes_store: boo
         from mailmill.app.store_presence import refuse_without_store
 
         await asyncio.to_thread(refuse_without_store, settings)
-    try:
-        return await stack.enter_async_context(_in_process(settings))
-    except StoreInUseError:
-        # A service that is just starting holds the folder's lock before it listens.
-        if not await _wait_for_service(socket_path):
-            raise
-        return await stack.enter_async_context(_over_socket(socket_path))
+    loop = asyncio.get_running_loop()
+    until = loop.time() + HELD_SECONDS
+    while True:
+        try:
+            return await stack.enter_async_context(_in_process(settings))
+        except StoreInUseError:
+            # By a service that is just starting and does not listen yet, by one that is ending and does not any more,
+            # or by another command.
+            if loop.time() >= until:
+                raise
+        await asyncio.sleep(HELD_POLL_SECONDS)
+        if await service_runs(socket_path):
+            return await stack.enter_async_context(_over_socket(socket_path))
 
 
 async def service_runs(socket_path: Path) -> bool:
@@ -141,16 +147,6 @@ async def service_runs(socket_path: Path) -> bool:
     return True
 
 
-async def _wait_for_service(socket_path: Path) -> bool:
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while not await service_runs(socket_path):  # noqa: ASYNC110  # another process; there is no event to wait for
-                await asyncio.sleep(START_POLL_SECONDS)
-    except TimeoutError:
-        return False
-    return True
-
-
 @asynccontextmanager
 async def _over_socket(socket_path: Path) -> AsyncIterator[ServiceClient]:
     # Nothing here speaks TLS: reading the system's certificates would only take its time.
@@ -163,10 +159,10 @@ async def _over_socket(socket_path: Path) -> AsyncIterator[ServiceClient]:
 async def _in_process(settings: Settings) -> AsyncIterator[ServiceClient]:
     from mailmill.api.access import Access
     from mailmill.api.application import create_app
-    from mailmill.app.supervisor import open_application
+    from mailmill.app.application import open_application
     from mailmill.app.use_cases import UseCases
 
-    async with open_application(settings, for_command=True) as application:
+    async with open_application(settings, for_command=True, lock_wait_seconds=0.0) as application:
         # Nobody knows this token; requests pass as the socket's do.
         app = create_app(UseCases(application), Access(secrets.token_urlsafe(32)))
         transport = httpx2.ASGITransport(app=cast("Any", trusted(cast("AsgiApp", app))), raise_app_exceptions=True)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from mailmill.api.access import Access
 from mailmill.api.application import create_app
 from mailmill.api.server import ListenSettings, listening
-from mailmill.app.supervisor import Application
+from mailmill.app.application import Application
 from mailmill.app.use_cases import UseCases
 from mailmill.settings import Role
 

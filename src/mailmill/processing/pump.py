@@ -29,6 +29,7 @@ from mailmill.processing.rate import Rate
 from mailmill.processing.registry import Context, can_be_imported
 from mailmill.processing.retry import retry_after
 from mailmill.store.queue import Claim, Failed, Finished
+from mailmill.store.queue_front import Front
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +80,7 @@ class Pump:
         """Whether there may be rows to claim."""
         self.crashed = False
         """Whether there may be rows among them that crashed."""
+        self.front: Final = Front()
         self.paused = False
         self.starved = False
         """Whether raw messages cannot be had at all: it takes no more, and what it holds is given back now and then, so

@@ -255,6 +255,7 @@ class Worker:
         except BaseException as error:
             for pump, _ in wanted:
                 pump.look = True
+                pump.front.reached(None)
             # It may be the answer to the COMMIT that was lost.
             self._claims_in_doubt = self._claims_in_doubt or bool(wanted)
             self._round.set()
@@ -360,7 +361,7 @@ class Worker:
             "now": dialect.now(connection),
         }
         if processor.account_concurrency is None:
-            return await queue.claim(connection, **how), False
+            return await queue.claim(connection, front=pump.front, **how), False
         return await queue.claim_limited(connection, account_limit=processor.account_concurrency, **how)
 
     def _accounts_of(self, outcomes: Sequence[Finished | Failed]) -> dict[str, set[int]]:
@@ -412,6 +413,7 @@ class Worker:
                 # What stored the mail also told of it: whoever is to hear of it is told before the processors begin.
                 await asyncio.sleep(self._settings.courtesy_seconds)
             for pump in self._pumps:
+                pump.front.doubt()
                 pump.look = True
             self._round.set()
 

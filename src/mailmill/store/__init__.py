@@ -11,11 +11,13 @@ Laws of the room:
 * A hint (`wakeups`) is sent after a commit and may be lost; the rows are what counts, and a poll stands behind.
 
 Files: ``tables`` the schema, ``migrations/`` and ``migrate`` how it comes about, ``database`` transactions
-(``sqlite_database``; ``postgres_database`` with ``postgres_link``, ``postgres_errors`` and ``wake_channel``),
-``data_folder`` the lock, ``dialect`` where SQLite and PostgreSQL differ, ``wakeups`` hints; ``keys`` the master key;
+(``sqlite_database``; ``postgres_database`` with ``postgres_engine``, ``postgres_schema``, ``postgres_link``,
+``postgres_errors`` and ``wake_channel``), ``data_folder`` the lock, ``row_locks`` in which order rows are locked,
+``dialect`` where SQLite and PostgreSQL differ, ``wakeups`` hints; ``keys`` the master key;
 ``accounts``, ``mailboxes`` (with the cursor); ``messages`` the door to ``message_batch`` (what a sync pass writes),
-``message_places``, ``message_deletion`` and ``message_queries``; ``blobs`` the door to raw messages, in ``segments`` as
-files (``local_segments``) or objects (``object_…``), ``blob_marker`` whose they are; ``queue`` work, ``event_log``,
-``outbox``; ``requests`` what is to be changed on the server; ``reprocess`` what is to be processed again; ``ledger``
-what became of a message, ``operating_figures`` what an operator counts.
+``message_places``, ``message_deletion``, ``message_queries``, ``message_listing`` and ``message_counts``; ``blobs`` the
+door to raw messages, in ``segments`` as files (``local_segments``) or objects (``object_…``), ``blob_marker`` whose
+they are; ``queue`` work, ``event_log``, ``outbox``; ``requests`` what is to be changed on the server; ``reprocess``
+what is to be processed again (``reprocess_pieces``, ``reprocess_cancel``); ``ledger`` what became of a message,
+``operating_figures`` what an operator counts.
 """

@@ -42,8 +42,14 @@ async def take_turns(connection: AsyncConnection, names: Collection[str]) -> Non
     if not names or not dialect.is_postgresql(connection):
         return
     ordered = sorted(set(names))
-    mine = select(operated.c.name).where(operated.c.name.in_(ordered)).order_by(operated.c.name).with_for_update()
-    if len((await connection.execute(mine)).all()) < len(ordered):
+    known = operated.alias()
+    # None of them where one is not there: it is made by who holds no other yet.
+    complete = select(func.count()).select_from(known).where(known.c.name.in_(ordered)).scalar_subquery() == len(
+        ordered
+    )
+    mine = select(operated.c.name).where(operated.c.name.in_(ordered), complete).order_by(operated.c.name)
+    mine = mine.with_for_update(of=operated)
+    if not (await connection.execute(mine)).all():
         adding = dialect.insert(connection, operated).on_conflict_do_nothing()
         await connection.execute(adding, [{"name": name} for name in ordered])
         await connection.execute(mine)

@@ -20,6 +20,7 @@ Laws:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,9 +29,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import ConflictError, NotFoundError
 from mailmill.model import AccountState, EventName
-from mailmill.store import dialect, event_log, marks
+from mailmill.store import dialect, event_log, marks, sequencer
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import DEFAULT_TENANT, NewEvent
+from mailmill.store.row_locks import hold_account, hold_free_work
 from mailmill.store.tables import (
     account,
     delivery,
@@ -114,9 +116,15 @@ async def messages_left(connection: AsyncConnection, account_id: int) -> int:
 
 
 async def remove_messages(connection: AsyncConnection, account_id: int, limit: int = PIECE) -> int:
-    """Up to ``limit`` messages with all that hangs on them; returns how many, 0 when none is left."""
+    """Up to ``limit`` messages with all that hangs on them; returns how many, 0 when none is left that others do not
+    hold."""
+    # A node that still keeps it in sync holds it while it writes.
+    await hold_account(connection, account_id)
     some = select(message.c.id).where(message.c.account_id == account_id).order_by(message.c.id).limit(limit)
-    ids = (await connection.execute(dialect.skip_locked(connection, some, of=message))).scalars().all()
+    locked = (await connection.execute(dialect.skip_locked(connection, some, of=message))).scalars().all()
+    ids = []
+    for rows in dialect.chunks(locked):
+        ids += await hold_free_work(connection, rows)
     for rows in dialect.chunks(ids):
         for table in (work, result, place):
             await connection.execute(delete(table).where(table.c.message_id.in_(rows)))
@@ -125,14 +133,17 @@ async def remove_messages(connection: AsyncConnection, account_id: int, limit: i
 
 
 async def remove_requests(connection: AsyncConnection, account_id: int, limit: int = PIECE) -> int:
-    """Up to ``limit`` requests; returns how many, 0 when none is left."""
+    """Up to ``limit`` requests; returns how many, 0 when none is left that others do not hold."""
     some = select(request.c.id).where(request.c.account_id == account_id).order_by(request.c.id).limit(limit)
-    gone = await connection.execute(delete(request).where(request.c.id.in_(some)))
-    return gone.rowcount
+    ids = (await connection.execute(dialect.skip_locked(connection, some, of=request))).scalars().all()
+    for rows in dialect.chunks(ids):
+        await connection.execute(delete(request).where(request.c.id.in_(rows)))
+    return len(ids)
 
 
 async def remove_senders(connection: AsyncConnection, account_id: int, limit: int = PIECE) -> int:
     """About ``limit`` rows of its sender history; returns how many, 0 when none is left."""
+    await hold_account(connection, account_id)
     own = select(sender.c.address_key).where(sender.c.account_id == account_id).order_by(sender.c.address_key)
     last: str | None = await connection.scalar(own.offset(limit - 1).limit(1))
     these = delete(sender).where(sender.c.account_id == account_id)
@@ -154,22 +165,40 @@ async def remove_events(
     if first is None:
         return None
     through = first + window - 1
+    # Before deliveries and events, as retention does: the two delete in orders of their own, and one after the other.
+    await marks.lock(connection, marks.REMOVED)
+    taken = await marks.lock(connection, marks.TAKEN)
     wanted = select(event.c.id).where(event.c.id.between(first, through), event.c.account_id == account_id)
     ids = (await connection.execute(wanted)).scalars().all()
+    await _remove_deliveries(connection, ids)
+    await sequencer.hold_off(connection)
     at = event_log.position_column(connection)
     highest = 0
     for rows in dialect.chunks(ids):
-        await connection.execute(delete(delivery).where(delivery.c.event_id.in_(rows)))
         # As the rows are when they go: the sequencer may have numbered them after they were looked up.
         gone = await connection.execute(delete(event).where(event.c.id.in_(rows)).returning(at))
         highest = max([highest, *(position for position in gone.scalars() if position is not None)])
-    if highest and highest > await marks.lock(connection, marks.TAKEN):
+    if highest > taken:
         await marks.move(connection, marks.TAKEN, highest)
     return through
 
 
+async def _remove_deliveries(connection: AsyncConnection, event_ids: Sequence[int]) -> None:
+    ids: list[int] = []
+    for rows in dialect.chunks(event_ids):
+        ids += await connection.scalars(select(delivery.c.id).where(delivery.c.event_id.in_(rows)))
+    ids.sort()
+    # Upwards, as who closes them: an account may be deleted while some are on their way.
+    for rows in dialect.chunks(ids):
+        upwards = select(delivery.c.id).where(delivery.c.id.in_(rows)).order_by(delivery.c.id)
+        await connection.execute(dialect.lock(connection, upwards, of=delivery))
+    for rows in dialect.chunks(ids):
+        await connection.execute(delete(delivery).where(delivery.c.id.in_(rows)))
+
+
 async def remove_rest(connection: AsyncConnection, account_id: int) -> bool:
     """The mailboxes and the row itself. False where something is left of what goes before them."""
+    await hold_account(connection, account_id)
     if await messages_left(connection, account_id):
         return False
     own = select(mailbox.c.id).where(mailbox.c.account_id == account_id)

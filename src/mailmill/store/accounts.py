@@ -176,7 +176,7 @@ async def pause_missing(
     going = select(account.c.name).where(
         account.c.tenant_id == tenant_id, account.c.removing_at.is_(None), account.c.paused.is_(False)
     )
-    gone = [name for name in (await connection.execute(going.order_by(account.c.name))).scalars() if name not in kept]
+    gone = sorted(name for name in (await connection.execute(going)).scalars() if name not in kept)
     for name in gone:
         await pause(connection, name, now, tenant_id=tenant_id)
     return gone

@@ -1,17 +1,23 @@
-"""The data folder: made private, and held by one service at a time. Blocking; called in a thread."""
+"""The data folder: made private, and held by one process at a time. All but `lock_files` blocks: called in a thread."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from mailmill.errors import StorageFullError, StoreError, StoreInUseError
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+LOCK_WAIT_SECONDS: Final = 5.0
+"""How long to wait where the folder is held: a command has it for a moment, and so does a service that ends."""
+
+_LOCK_POLL_SECONDS: Final = 0.05
 
 
 def make_private_folder(folder: Path) -> None:
@@ -46,7 +52,7 @@ def disk_error(what: str, error: OSError) -> StoreError:
 class FolderLock:
     """Exclusive locks on files (flock), held until `release` or until the process ends, however it ends."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         """Take all locks or none. Raises StoreInUseError where another process, or this one, holds any of them."""
         self._descriptors: list[int] = []
         try:
@@ -66,8 +72,9 @@ class FolderLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StoreInUseError(
-                f"another mailmill service is using the data folder {path.parent}",
-                hint="stop it first; several nodes need PostgreSQL (service.database_url) and a data folder each",
+                f"another mailmill service, or a command, is using the data folder {path.parent}",
+                hint="stop it first, or let it end; "
+                "several nodes need PostgreSQL (service.database_url) and a data folder each",
             ) from error
         except OSError as error:
             raise disk_error(f"cannot lock {path}", error) from error
@@ -75,3 +82,18 @@ class FolderLock:
     def release(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.pop())
+
+
+async def lock_files(paths: Sequence[Path], *, wait_seconds: float = LOCK_WAIT_SECONDS) -> FolderLock:
+    """`FolderLock`, tried again for ``wait_seconds`` while another process holds any of them: then StoreInUseError."""
+    # Asked for again and again: a flock that waits cannot be given up, neither at a deadline nor when we are cancelled.
+    loop = asyncio.get_running_loop()
+    until = loop.time() + wait_seconds
+    while True:
+        try:
+            return await asyncio.to_thread(FolderLock, paths)
+        except StoreInUseError:
+            left = until - loop.time()
+            if left <= 0:
+                raise
+        await asyncio.sleep(min(left, _LOCK_POLL_SECONDS))

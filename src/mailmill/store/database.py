@@ -6,7 +6,7 @@ one process) and ``postgres_database`` (several writers at once, in any number o
 Laws:
 
 * Functions of the store never count on being the only writer: they lock the rows they decide about
-  (`dialect.lock`), always in the order account, mailbox, message, work, and by ascending id within a table.
+  (`dialect.lock`), always in the one order that `row_locks` says.
 * A cancellation during a COMMIT is raised when that is over, so then the transaction stands.
 * Hints go out after the commit. The door watches what a transaction INSERTs into ``work``, ``event``, ``delivery`` and
   ``request``, so functions that write rows need not know. What is not an insert is told by ``write(wake=…)``: updates
@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from mailmill.store.data_folder import LOCK_WAIT_SECONDS
 from mailmill.store.wakeups import WakeName, Wakeups
 
 __all__ = ["Database", "InsertWatch", "WakeName", "uncut"]
@@ -64,13 +65,15 @@ class Database(ABC):
         writers: int = 8,
         listen_url: str | None = None,
         stays: bool = False,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> Database:
         """Lock ``data_dir``, connect, bring the schema to head.
 
         ``url`` is ``sqlite+aiosqlite:///PATH`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE``. ``readers`` is
         how many may read at once, ``writers`` how many may write where several may. ``listen_url``: where a pooler
         stands before PostgreSQL, the server itself, for the one connection that listens. ``stays``: the process is a
-        service, and what only a migration needs is not to stay in its memory.
+        service, and what only a migration needs is not to stay in its memory. ``lock_wait_seconds``: how long a folder
+        that another process holds is waited for.
 
         Raises StoreInUseError, StorageFullError, StoreError, and ConfigurationError for a URL that cannot be used.
         """
@@ -79,11 +82,18 @@ class Database(ABC):
             from mailmill.store.postgres_database import PostgresDatabase
 
             return await PostgresDatabase.connect(
-                url, data_dir=data_dir, readers=readers, writers=writers, listen_url=listen_url
+                url,
+                data_dir=data_dir,
+                readers=readers,
+                writers=writers,
+                listen_url=listen_url,
+                lock_wait_seconds=lock_wait_seconds,
             )
         from mailmill.store.sqlite_database import SqliteDatabase
 
-        return await SqliteDatabase.connect(url, data_dir=data_dir, readers=readers, stays=stays)
+        return await SqliteDatabase.connect(
+            url, data_dir=data_dir, readers=readers, stays=stays, lock_wait_seconds=lock_wait_seconds
+        )
 
     @abstractmethod
     def write(self, *, wake: Collection[WakeName] = ()) -> AbstractAsyncContextManager[AsyncConnection]:

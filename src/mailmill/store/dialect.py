@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Float, cast, extract, func, literal, select
+from sqlalchemy import Float, Integer, cast, extract, func, literal, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
@@ -57,6 +57,13 @@ async def read_now(connection: AsyncConnection) -> float:
 def insert(connection: AnyConnection, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
     return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
+
+
+def row_id(connection: AnyConnection, table: Table, key: ColumnElement[int]) -> ColumnElement[int]:
+    """What leads to a row again within the statement that has found it: on SQLite its place, which spares the look into
+    the index of the key. PostgreSQL goes by ``key`` (by its own place, the ctid, it is no faster).
+    """
+    return key if is_postgresql(connection) else literal_column(f"{table.name}.rowid", Integer)
 
 
 def skip_locked(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:

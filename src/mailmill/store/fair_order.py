@@ -15,18 +15,24 @@ An account's last tag is that of the row which was queued last for it, and which
 an index that finds it would be written at each enqueue and each claim. Where that row waits no more, nothing of the
 account waits (or an operator dropped it, which costs others a moment), and its next row starts at the front.
 
+The front is looked for from where it was seen last (:mod:`mailmill.store.queue_front`), which each connection
+remembers. A row that came back before that place is seen a moment later; until then newcomers stand behind it, and not
+beside it.
+
 Law: a transaction calls :func:`read_tags` once. It locks rows of ``lane``, in their order; taken in two goes, two
-transactions could wait for each other.
+transactions could wait for each other. It does so after messages and their work are locked (`row_locks`).
 """
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, literal_column, select, union_all
 
 from mailmill.store.bulk_insert import BulkInsert
+from mailmill.store.queue_front import BEGINNING, Front, Turn
 from mailmill.store.tables import lane as lanes_table
 from mailmill.store.tables import work
 from mailmill.store.work_state import PENDING
@@ -41,6 +47,7 @@ STEP_SECONDS: Final = 1e-6
 """What a row costs its account. A float of this century still tells steps of a quarter of it apart."""
 
 _LANES_PER_STATEMENT = 50
+_FRONTS = "fronts of lanes"
 
 Lane = tuple[str, int, int]
 """processor, priority, account id"""
@@ -68,18 +75,34 @@ async def read_tags(connection: AsyncConnection, rows: Iterable[tuple[Lane, int]
     last_messages = dict(rows)
     starts: dict[Lane, float] = {}
     ordered = sorted(last_messages)
+    fronts: dict[tuple[str, int], Front] = connection.info.setdefault(_FRONTS, {})
     for first in range(0, len(ordered), _LANES_PER_STATEMENT):
         some = ordered[first : first + _LANES_PER_STATEMENT]
-        asked: dict[str, str | int] = {}
+        asked: dict[str, str | int | float] = {}
+        turns = []
         for number, (processor, priority, account_id) in enumerate(some):
+            turns.append(fronts.setdefault((processor, priority), Front()).turn())
             asked |= {
                 f"processor_{number}": processor,
                 f"priority_{number}": priority,
                 f"account_{number}": account_id,
+                f"from_{number}": turns[-1].vt,
             }
-        for number, *tags in await connection.execute(_standing(len(some)), asked):
-            known = [tag for tag in tags if tag is not None]
-            starts[some[number]] = max(known, default=now)
+        began = time.monotonic()
+        standing = (await connection.execute(_standing(len(some)), asked)).all()
+        seconds_each = (time.monotonic() - began) / len(some)
+        for number, seen, last in standing:
+            processor, priority, _ = lane = some[number]
+            front = fronts[processor, priority]
+            looked = turns[number] == BEGINNING
+            begins = seen if seen is not None else now if looked else turns[number].vt
+            front.reached(Turn(priority, begins))
+            if looked:
+                front.looked(seconds_each)
+            if seen is None:
+                # Who read the front before it went may still commit rows there.
+                front.doubt()
+            starts[lane] = begins if last is None else max(begins, last)
     await _KEEP(connection, [(*lane, last_messages[lane]) for lane in ordered])
     return Tags(starts)
 
@@ -105,6 +128,7 @@ def _standing(lanes: int) -> CompoundSelect[Any]:
                 PENDING,
                 work.c.processor == processor,
                 work.c.priority == priority,
+                work.c.vt >= bindparam(f"from_{number}", type_=work.c.vt.type),
                 work.c.attempt == 0,
                 work.c.crashes == 0,
             )

@@ -164,7 +164,9 @@ async def retire(connection: AsyncConnection, node_id: str) -> None:
 
 async def forget_dead(connection: AsyncConnection, silent_seconds: float) -> None:
     """Remove the rows of nodes that have been silent for so long."""
-    await connection.execute(delete(node).where(node.c.heartbeat_at < dialect.now(connection) - silent_seconds))
+    silent = select(node.c.id).where(node.c.heartbeat_at < dialect.now(connection) - silent_seconds)
+    free = dialect.skip_locked(connection, silent, of=node).subquery("free")
+    await connection.execute(delete(node).where(node.c.id.in_(select(free.c.id))))
 
 
 async def read_fleet(connection: AsyncConnection) -> Fleet:

@@ -212,6 +212,7 @@ async def park(connection: AsyncConnection, row: MailboxRow, entries: Sequence[t
     """Note messages that could not be fetched: ``(uid, reason, retry_at)``. Parking one again counts an attempt."""
     if not entries:
         return
+    await hold_account(connection, row.account_id)
     adding = dialect.insert(connection, parked)
     await connection.execute(
         adding.on_conflict_do_update(

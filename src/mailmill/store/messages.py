@@ -20,7 +20,9 @@ from mailmill.store.mailboxes import (
     without_old_places,
 )
 from mailmill.store.message_batch import apply_batch
+from mailmill.store.message_counts import count_messages, count_places, count_verdicts, referenced_segments
 from mailmill.store.message_deletion import confirm_deleted, orphan_count
+from mailmill.store.message_listing import ListedMessage, MessagePage, list_messages
 from mailmill.store.message_places import (
     find_known,
     flags_of,
@@ -31,20 +33,13 @@ from mailmill.store.message_places import (
     sizes_of,
 )
 from mailmill.store.message_queries import (
-    ListedMessage,
-    MessagePage,
     MessageRow,
     MessageWorkRow,
     PlaceRow,
     ResultRow,
-    count_messages,
-    count_places,
-    count_verdicts,
     get_message,
     get_messages,
-    list_messages,
     places_of,
-    referenced_segments,
     results_of,
     work_of,
 )

@@ -150,9 +150,8 @@ async def claim(
 async def finish(connection: AsyncConnection, worker_id: str, outcomes: Sequence[DeliveryOutcome], now: Moment) -> int:
     """Write what became of claims, as far as they are still this worker's; returns how many were."""
     written = 0
-    for some in dialect.chunks(outcomes):
-        held = select(delivery.c.id).where(_held(worker_id, [outcome.claim for outcome in some]))
-        ids = set((await connection.execute(dialect.lock(connection, held, of=delivery))).scalars())
+    for some in dialect.chunks(sorted(outcomes, key=lambda outcome: outcome.claim.id)):
+        ids = await _hold(connection, worker_id, [outcome.claim for outcome in some])
         mine = [outcome for outcome in some if outcome.claim.id in ids]
         if mine:
             await connection.execute(
@@ -177,9 +176,12 @@ async def finish(connection: AsyncConnection, worker_id: str, outcomes: Sequence
 async def release(connection: AsyncConnection, worker_id: str, claims: Sequence[DeliveryClaim]) -> int:
     """Give back claims that were not tried; they do not count as a try."""
     released = 0
-    for some in dialect.chunks(claims):
-        statement = update(delivery).where(_held(worker_id, some)).values(state="pending", worker_id="", deadline_at=0)
-        released += (await connection.execute(statement)).rowcount
+    for some in dialect.chunks(sorted(claims, key=lambda claim: claim.id)):
+        ids = await _hold(connection, worker_id, some)
+        if ids:
+            given_back = update(delivery).where(delivery.c.id.in_(ids))
+            await connection.execute(given_back.values(state="pending", worker_id="", deadline_at=0))
+        released += len(ids)
     return released
 
 
@@ -257,6 +259,12 @@ def _written(outcome: DeliveryOutcome) -> dict[str, object]:
 
 def _moment(now: Moment) -> ColumnElement[float]:
     return now if isinstance(now, ColumnElement) else literal(now, Float)
+
+
+async def _hold(connection: AsyncConnection, worker_id: str, claims: Sequence[DeliveryClaim]) -> set[int]:
+    """Lock those that are as their claims left them, upwards; their ids."""
+    held = select(delivery.c.id).where(_held(worker_id, claims)).order_by(delivery.c.id)
+    return set(await connection.scalars(dialect.lock(connection, held, of=delivery)))
 
 
 def _held(worker_id: str, claims: Sequence[DeliveryClaim]) -> ColumnElement[bool]:

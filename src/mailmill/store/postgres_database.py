@@ -5,7 +5,6 @@ Laws:
 * Several transactions write at once, READ COMMITTED; a block of reading is one REPEATABLE READ snapshot. Who decides
   about rows locks them first (``database``).
 * A connection that was cut, or whose statement was, is closed and never reused; the next use makes a new one.
-* One process at a time changes the schema, under an advisory lock that ends with its transaction.
 * No plan is older than some seconds: one that was made while a table was small reads all of it when it is large.
 * Signs of life have connections of their own (`doors`): a pool that slow transactions fill costs no lease.
 """
@@ -15,43 +14,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import asyncpg
 import structlog
-from sqlalchemy import event, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mailmill.errors import MailmillError, StoreError
-from mailmill.store import migrate, postgres_link, stopped_sessions
-from mailmill.store.data_folder import FolderLock, make_private_folder
+from mailmill.store import postgres_link, stopped_sessions
+from mailmill.store.data_folder import LOCK_WAIT_SECONDS, FolderLock, lock_files, make_private_folder
 from mailmill.store.database import Database, InsertWatch, WakeName, uncut
-from mailmill.store.postgres_errors import DRIVER_ERRORS, opening_error, store_error
+from mailmill.store.postgres_engine import SET_LOCAL, make_engine
+from mailmill.store.postgres_errors import DRIVER_ERRORS, opened, store_error
 from mailmill.store.postgres_link import Link
+from mailmill.store.postgres_schema import bring_to_head
 from mailmill.store.sequencer import Sequencer
 from mailmill.store.wake_channel import WakeChannel
 
-_POOL_WAIT_SECONDS = 30.0
 # One for the leases, one for the worker's heartbeat; these may wait for locks, and one ends who holds them up.
 _URGENT_CONNECTIONS = 3
 _PLANS_KEPT_SECONDS = 10.0
-_MIGRATION_LOCK = 0x6D61696C  # any number that all versions agree on
-_MIGRATION_WAIT = "60s"
-_MIGRATION_TRIES = 5
-# SQLSTATE: a deadlock with a node that reads tables in another order, a table that did not become free in time.
-_IN_THE_WAY = ("40P01", "55P03")
-_KEEPALIVE_SECONDS = 30
 
 _PLANS_SINCE = "plans since"
-_SET_LOCAL = text("SELECT set_config(:name, :value, true)")
 
 _log = structlog.get_logger()
 
@@ -85,25 +75,33 @@ class PostgresDatabase(Database):
 
     @classmethod
     async def connect(
-        cls, url: str, *, data_dir: Path, readers: int, writers: int, listen_url: str | None
+        cls,
+        url: str,
+        *,
+        data_dir: Path,
+        readers: int,
+        writers: int,
+        listen_url: str | None,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> PostgresDatabase:
         """`Database.open` for ``postgresql+asyncpg://…``."""
-        lock = await asyncio.to_thread(_lock_folder, data_dir)
+        await asyncio.to_thread(make_private_folder, data_dir)
+        lock = await lock_files([data_dir / "lock"], wait_seconds=lock_wait_seconds)
         engines: list[AsyncEngine] = []
         try:
-            link = await _opened(postgres_link.find(url))
-            hints = link if listen_url is None else await _opened(postgres_link.find(listen_url), "service.listen_url")
+            link = await opened(postgres_link.find(url))
+            hints = link if listen_url is None else await opened(postgres_link.find(listen_url), "service.listen_url")
             if hints.pooled:
                 _log.warning(
                     "a pooler stands before PostgreSQL, so other nodes' hints do not arrive: they are polled for",
                     hint="set service.listen_url to the PostgreSQL server itself",
                 )
             engines += [
-                _engine(link, writers),
-                _engine(link, readers, reading=True),
-                _engine(link, _URGENT_CONNECTIONS),
+                make_engine(link, writers),
+                make_engine(link, readers, reading=True),
+                make_engine(link, _URGENT_CONNECTIONS),
             ]
-            await _opened(_bring_to_head(link))
+            await opened(bring_to_head(link))
             database = cls(engines[0], engines[1], engines[2], link, hints, lock)
         except BaseException:
             for engine in engines:
@@ -145,10 +143,10 @@ class PostgresDatabase(Database):
     @asynccontextmanager
     async def read_unhurried(self) -> AsyncIterator[AsyncConnection]:
         """See `doors.read_unhurried`."""
-        engine = _engine(self._link.unhurried, 1, reading=True)
+        engine = make_engine(self._link.unhurried, 1, reading=True)
         try:
             async with self._connected(engine) as connection:
-                await connection.execute(_SET_LOCAL, {"name": "statement_timeout", "value": "0"})
+                await connection.execute(SET_LOCAL, {"name": "statement_timeout", "value": "0"})
                 yield connection
         finally:
             await uncut(engine.dispose())
@@ -254,15 +252,6 @@ async def _connecting(work: Awaitable[_Result]) -> _Result:
         raise store_error(error) from error
 
 
-async def _opened(work: Awaitable[_Result], key: str = "service.database_url") -> _Result:
-    try:
-        return await work
-    except MailmillError:
-        raise
-    except (*DRIVER_ERRORS, DBAPIError, ValueError, TypeError) as error:
-        raise opening_error(error, key) from error
-
-
 async def _quietly_closed(connection: AsyncConnection) -> None:
     """Give the connection back. What a broken one says to its ROLLBACK is no news."""
     try:
@@ -283,113 +272,3 @@ def _translated() -> Iterator[None]:
             "no connection to the database became free in time",
             hint="something holds them up: look into pg_stat_activity",
         ) from error
-
-
-def _engine(link: Link, size: int, *, reading: bool = False) -> AsyncEngine:
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=_POOL_WAIT_SECONDS,
-        pool_use_lifo=True,  # what a burst needed can be closed by the server afterwards
-        hide_parameters=True,  # an error's text would hold mail
-        isolation_level="REPEATABLE READ" if reading else "READ COMMITTED",
-        connect_args={"async_creator_fn": link.connect, **link.statements},
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def connect(connection: Any, _record: object) -> None:
-        connection.readonly = reading
-        _keep_alive(connection.driver_connection)
-
-    @event.listens_for(engine.sync_engine, "checkout")
-    def checkout(connection: Any, _record: object, _proxy: object) -> None:
-        # The driver sees the end of a connection as it happens, so this costs no round trip.
-        if connection.driver_connection.is_closed():
-            raise DisconnectionError("the server has closed this connection")
-
-    return engine
-
-
-def _keep_alive(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Have the system find out about a peer that is gone without a word."""
-    link = connection._transport.get_extra_info("socket")
-    if link is not None and link.family in (socket.AF_INET, socket.AF_INET6):
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS // 3)
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-
-
-def _lock_folder(data_dir: Path) -> FolderLock:
-    make_private_folder(data_dir)
-    return FolderLock([data_dir / "lock"])
-
-
-async def upgrade(url: str) -> None:
-    """Bring the database at ``url`` to this version's schema. Raises StoreError and ConfigurationError."""
-    await _opened(_bring_to_head(await _opened(postgres_link.find(url))))
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What answers at a URL. ``revision`` is its schema's; None where it is empty."""
-
-    server_version: str
-    pooled: bool
-    revision: str | None
-
-
-async def inspect(url: str, key: str = "service.database_url") -> Inspection:
-    """Look, and change nothing. Raises StoreError and ConfigurationError, which names ``key``."""
-
-    async def look() -> Inspection:
-        link = await postgres_link.find(url)
-        connection = await link.connect()
-        try:
-            revision = None
-            if await connection.fetchval("SELECT to_regclass('alembic_version')::text") is not None:
-                revision = await connection.fetchval("SELECT version_num FROM alembic_version")
-            return Inspection(await connection.fetchval("SHOW server_version"), link.pooled, revision)
-        finally:
-            await connection.close(timeout=postgres_link.CONNECT_SECONDS)
-
-    return await _opened(look(), key)
-
-
-async def _bring_to_head(link: Link) -> None:
-    engine = _engine(link, 1)
-    try:
-        async with engine.connect() as connection:
-            if await connection.run_sync(migrate.revision_of) == migrate.HEAD:
-                return
-    finally:
-        await engine.dispose()
-    tries = 1
-    while True:
-        try:
-            # Alembic reads files, so it runs in a thread, in a loop where nothing else does.
-            await asyncio.to_thread(asyncio.run, _migrate(link))
-            break
-        except DBAPIError as error:
-            if tries == _MIGRATION_TRIES or getattr(error.orig, "sqlstate", None) not in _IN_THE_WAY:
-                raise
-        tries += 1
-        await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-
-
-async def _migrate(link: Link) -> None:
-    engine = _engine(link.unhurried, 1)
-    try:
-        async with engine.begin() as connection:
-            # Nodes that start at once wait for the first. A migration may take as long as it takes, but must not keep
-            # running nodes waiting behind it for a table.
-            for name, value in {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}.items():
-                await connection.execute(_SET_LOCAL, {"name": name, "value": value})
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            await connection.execute(_SET_LOCAL, {"name": "lock_timeout", "value": _MIGRATION_WAIT})
-            if await connection.run_sync(migrate.revision_of) != migrate.HEAD:
-                await connection.run_sync(migrate.upgrade)
-    finally:
-        await engine.dispose()

@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import make_url
 
+from mailmill import programs
 from mailmill.errors import StoreError
+from mailmill.programs import Program
 
+_ERROR_BYTES = 64 * 1024
 _ERROR_CHARACTERS = 500
 _GONE_SECONDS = 10.0
 _UNCHANGED = "nothing was changed; its words say what it wants"
@@ -110,7 +111,14 @@ async def _run(url: str, program: str, options: Sequence[str]) -> None:
 
 
 @asynccontextmanager
-async def _running(url: str | None, program: str, options: Sequence[str], **streams: Any) -> AsyncIterator[Process]:
+async def _running(
+    url: str | None,
+    program: str,
+    options: Sequence[str],
+    *,
+    stdin: int = programs.DEVNULL,
+    stdout: int = programs.DEVNULL,
+) -> AsyncIterator[Program]:
     """``program`` on the database at ``url`` (None: on none) for the length of the block: it is killed at its end."""
     found = await asyncio.to_thread(shutil.which, program)
     if found is None:
@@ -125,22 +133,22 @@ async def _running(url: str | None, program: str, options: Sequence[str], **stre
         where = ["--no-password", f"--dbname={plain}"]
         if password:
             environ["PGPASSWORD"] = password
-    given = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.DEVNULL} | streams
-    process = await asyncio.create_subprocess_exec(found, *where, *options, env=environ, stderr=PIPE, **given)
+    running = await programs.start(
+        [found, *where, *options], stdin=stdin, stdout=stdout, stderr=programs.PIPE, environ=environ
+    )
     try:
-        yield process
+        yield running
     finally:
-        if process.returncode is None:
-            process.kill()
+        if running.returncode is None:
+            running.kill()
             async with asyncio.timeout(_GONE_SECONDS):
-                await process.wait()
+                await running.wait()
 
 
-async def _end(process: Process) -> tuple[int, bytes]:
+async def _end(program: Program) -> tuple[int, bytes]:
     """How it ended, and what it said."""
-    _nothing, said = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, said
+    _nothing, said = await program.output(_ERROR_BYTES)
+    return await program.wait(), said
 
 
 def _refuse(program: str, code: int, said: bytes) -> None:

@@ -7,12 +7,14 @@ it cannot encode into its message. Everything that is told here is a `StoreError
 from __future__ import annotations
 
 import re
-from typing import Final
+import ssl
+from collections.abc import Awaitable
+from typing import Final, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from mailmill.errors import ConfigurationError, StorageFullError, StoreError
+from mailmill.errors import ConfigurationError, DatabaseUnavailableError, MailmillError, StorageFullError, StoreError
 
 DRIVER_ERRORS: Final = (
     OSError,
@@ -22,6 +24,8 @@ DRIVER_ERRORS: Final = (
     asyncpg.InternalClientError,
 )
 """All that the driver raises where the server, the network or it itself fails."""
+
+_Result = TypeVar("_Result")
 
 _KEY = "service.database_url"
 _AGAIN = "mailmill goes on by itself as soon as the database answers again"
@@ -47,6 +51,7 @@ _MEANINGS = {
     "42501": ("the database user lacks a right", f"the user in {_KEY} must own mailmill's tables"),
     "XX": ("the database reports that it is damaged", "stop the service and look into the log of PostgreSQL"),
 }
+_AWAY = frozenset({"08", "57P", "53300", "53"})
 _FULL = frozenset({"53100", "58030"})
 
 
@@ -62,9 +67,9 @@ def store_error(error: BaseException) -> StoreError:
             hint="free space on the disk of the database server; nothing was lost",
         )
     if isinstance(cause, TimeoutError):
-        return StoreError("the database did not answer in time", hint=_AGAIN)
+        return DatabaseUnavailableError("the database did not answer in time", hint=_AGAIN)
     if isinstance(cause, OSError):
-        return StoreError(
+        return DatabaseUnavailableError(
             f"the database server cannot be reached: {text}", hint=f"is PostgreSQL running? Check {_KEY}; {_AGAIN}"
         )
     # The driver's own errors carry no state: the connection ended under it.
@@ -72,7 +77,8 @@ def store_error(error: BaseException) -> StoreError:
         state = "08006"
     for known in (state, state[:3], state[:2]):
         if meaning := _MEANINGS.get(known):
-            return StoreError(f"{meaning[0]}: {text}", hint=meaning[1])
+            kind = DatabaseUnavailableError if known in _AWAY else StoreError
+            return kind(f"{meaning[0]}: {text}", hint=meaning[1])
     return StoreError(f"the database failed: {text}")
 
 
@@ -84,6 +90,12 @@ def opening_error(error: BaseException, key: str) -> StoreError | ConfigurationE
             f"the database refuses us: {_first_line(cause)}",
             key=key,
             hint=f"check user, password and database in {key}; the database must exist",
+        )
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"the certificate of the database server is not trusted: {_first_line(cause)}",
+            key=key,
+            hint=f"name its authority in {key} (sslrootcert), or correct the host there",
         )
     if isinstance(cause, (asyncpg.ClientConfigurationError, ValueError, TypeError)):
         return ConfigurationError("the database URL cannot be used", key=key, hint=URL_HINT)
@@ -123,3 +135,13 @@ def _take_out_values(error: BaseException) -> None:
         if isinstance(seen, DBAPIError) and seen.orig is not None and seen.__cause__ is not seen.orig:
             _take_out_values(seen.orig)
         seen = seen.__cause__
+
+
+async def opened(work: Awaitable[_Result], key: str = _KEY) -> _Result:
+    """``work``, which opens what is configured under ``key``: its errors say what to correct there."""
+    try:
+        return await work
+    except MailmillError:
+        raise
+    except (*DRIVER_ERRORS, DBAPIError, ValueError, TypeError) as error:
+        raise opening_error(error, key) from error

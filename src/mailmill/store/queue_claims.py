@@ -7,12 +7,14 @@ them (:mod:`mailmill.store.account_limits`), and rows that crashed are few.
 
 from __future__ import annotations
 
+import time
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BindParameter, Float, Integer, bindparam, exists, literal_column, select, update
+from sqlalchemy import BindParameter, Float, Integer, bindparam, exists, literal_column, select, tuple_, update
 
 from mailmill.store import dialect
+from mailmill.store.queue_front import BEGINNING, Front, Turn
 from mailmill.store.queue_rows import KEY, Claim, held, key, moment
 from mailmill.store.row_changes import RowChanges
 from mailmill.store.statement import Statement
@@ -45,15 +47,17 @@ async def claim(
     now: Moment,
     version: int | None = None,
     crashed: bool = False,
+    front: Front | None = None,
 ) -> list[Claim]:
-    """Take up to ``limit`` pending rows of ``processor``, in fair order; none while it is paused. One statement.
+    """Take up to ``limit`` pending rows of ``processor``, in fair order; none while it is paused.
 
     Rows that crashed are passed over; with ``crashed`` only one of those is taken, by a caller that runs nothing
     beside it. With ``version`` the rows of newer versions are left to workers that have them, and older ones become
-    this version: it is the one that will run. ``now`` begins the deadline.
+    this version: it is the one that will run. ``now`` begins the deadline. ``front`` is the caller's of this
+    processor, from claim to claim: where it says is looked first.
 
-    The statement: a CTE reads the head of the lane and locks it, passing over what another transaction holds
-    (``ix_work_claim``; ``ix_work_crashed`` for those); the UPDATE raises the fence of these rows.
+    The statement, once or twice: a CTE reads the head of the lane and locks it, passing over what another transaction
+    holds (``ix_work_claim``; ``ix_work_crashed`` for those); the UPDATE raises the fence of these rows.
     """
     if limit < 1:
         return []
@@ -61,17 +65,29 @@ async def claim(
     return await connection.run_sync(
         _claim,
         _CLAIM[crashed, version is not None, own_clock is not None],
+        Front() if front is None or crashed else front,
+        1 if crashed else limit,
         processor=processor,
         version=version,
         holder=worker_id,
-        limit=1 if crashed else limit,
         now=own_clock,
         deadline_seconds=deadline_seconds,
     )
 
 
-def _claim(connection: Connection, statement: Statement, /, **parameters: Any) -> list[Claim]:
-    return _claims(statement.rows(connection, **parameters))
+def _claim(connection: Connection, statement: Statement, front: Front, limit: int, /, **parameters: Any) -> list[Claim]:
+    turn = front.turn()
+    rows: list[Any] = []
+    if turn != BEGINNING:
+        rows += statement.rows(connection, limit=limit, from_priority=turn.priority, from_vt=turn.vt, **parameters)
+    if len(rows) < limit:
+        began = time.monotonic()
+        first = {"from_priority": BEGINNING.priority, "from_vt": BEGINNING.vt}
+        rows += statement.rows(connection, limit=limit - len(rows), **first, **parameters)
+        front.looked(time.monotonic() - began)
+    rows.sort(key=_TURN)
+    front.reached(Turn._make(_TURN(rows[-1])) if len(rows) == limit else None)
+    return _claims(rows)
 
 
 def _claiming(connection: Connection, *, crashed: bool, of_version: bool, own_clock: bool) -> Update:
@@ -79,19 +95,25 @@ def _claiming(connection: Connection, *, crashed: bool, of_version: bool, own_cl
     version = bindparam("version", type_=Integer) if of_version else None
     processor = bindparam("processor", type_=work.c.processor.type)
     free = claimable(processor, version, crashed=crashed)
+    row = dialect.row_id(connection, work, work.c.message_id)
     # The locking SELECT stands in a CTE of its own: PostgreSQL never inlines one, so it runs once and LIMIT holds.
     head = dialect.skip_locked(
         connection,
-        select(work.c.message_id)
-        .where(*free, not_paused(processor))
+        select(row.label("row"))
+        .where(*free, not_paused(processor), _from_turn())
         .order_by(work.c.priority, work.c.vt)
         .limit(bindparam("limit", type_=Integer)),
         of=work,
     ).cte("head")
-    chosen = work.c.message_id.in_(select(head.c.message_id))
+    chosen = row.in_(select(head.c.row))
     still = recheck(processor, version, crashed=crashed)
     now: ColumnElement[float] = bindparam("now", type_=Float) if own_clock else dialect.now(connection)
     return _taking([*still, chosen], version, now)
+
+
+def _from_turn() -> ColumnElement[bool]:
+    place = tuple_(bindparam("from_priority", type_=Integer), bindparam("from_vt", type_=Float))
+    return tuple_(work.c.priority, work.c.vt) >= place
 
 
 def _claim_statement(*, crashed: bool, of_version: bool, own_clock: bool) -> Statement:
@@ -159,7 +181,7 @@ async def take(
     """Raise the fence of ``rows`` for this worker; what it then holds, in fair order."""
     parameters = {"holder": worker_id, "deadline_seconds": deadline_seconds}
     answer = await connection.execute(_taking(rows, version, moment(now)), parameters)
-    return _claims(answer.all())
+    return _claims(sorted(answer.all(), key=_TURN))
 
 
 def _taking(
@@ -180,7 +202,7 @@ def _taking(
 
 
 def _claims(rows: Sequence[Any]) -> list[Claim]:
-    return [Claim._make(row[:-1]) for row in sorted(rows, key=_TURN)]
+    return [Claim._make(row[:-1]) for row in rows]
 
 
 _TURN: Final = itemgetter(Claim._fields.index("priority"), -1)

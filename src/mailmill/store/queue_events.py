@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Float, bindparam, exists, func, insert, literal, or_, select
+from sqlalchemy import Float, Integer, bindparam, exists, func, insert, literal, or_, select
 
 from mailmill.model import EventName
 from mailmill.store import dialect
@@ -75,11 +75,8 @@ def _told_processed(connection: Connection, *, past: bool, once: bool = False) -
         event.c.created_at: bindparam("at", type_=Float),
     }
     # Ids ascend with the messages'.
-    return (
-        insert(event)
-        .from_select(list(columns), select(*columns.values()).order_by(told.c.id))
-        .returning(event.c.message_id)
-    )
+    telling = insert(event).from_select(list(columns), select(*columns.values()).order_by(told.c.id))
+    return telling.returning(event.c.message_id) if dialect.is_postgresql(connection) else telling
 
 
 _MESSAGES: Final = GivenRows("messages", message.c.id)
@@ -87,6 +84,13 @@ _SCENES: Final = Statement(_scenes)
 _PROCESSED: Final = Statement(lambda connection: _told_processed(connection, past=False))
 _PROCESSED_PAST: Final = Statement(lambda connection: _told_processed(connection, past=True))
 _PROCESSED_ONCE: Final = Statement(lambda connection: _told_processed(connection, past=False, once=True))
+_OF_EVENTS: Final = Statement(
+    lambda _connection: (
+        select(event.c.message_id)
+        .where(event.c.id >= bindparam("first", type_=Integer), event.c.id < bindparam("end", type_=Integer))
+        .order_by(event.c.id)
+    )
+)
 
 
 def scenes(connection: Connection, message_ids: Iterable[int]) -> dict[int, Scene]:
@@ -112,8 +116,16 @@ def tell_processed(
     statement = _PROCESSED_ONCE if once else _PROCESSED_PAST if past else _PROCESSED
     told: list[int] = []
     for some in dialect.chunks(message_ids):
-        rows = statement.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]), at=now)
-        told += [row[0] for row in rows]
+        parameters = {**_MESSAGES.parameters(connection, [(each,) for each in some]), "at": now}
+        if dialect.is_postgresql(connection):
+            told += [row[0] for row in statement.rows(connection, **parameters)]
+            continue
+        # Of nearly all batches all are told, and to be given back as many rows costs as much as to insert them.
+        ids = statement.inserted(connection, **parameters)
+        if len(ids) == len(some):
+            told += some
+        else:
+            told += [row[0] for row in _OF_EVENTS.rows(connection, first=ids.start, end=ids.stop)]
     return told
 
 

@@ -74,7 +74,9 @@ async def reap(connection: AsyncConnection, *, dead_after_seconds: float, now: M
         taken_back += len(rows)
         if len(rows) < dialect.MAX_ROWS:
             break
-    await connection.execute(delete(worker).where(dead))
+    # One that is held just now proves that it lives, and may wait for the work that was taken from it.
+    forgotten = dialect.skip_locked(connection, select(worker.c.id).where(dead), of=worker).subquery("forgotten")
+    await connection.execute(delete(worker).where(worker.c.id.in_(select(forgotten.c.id))))
     return taken_back
 
 

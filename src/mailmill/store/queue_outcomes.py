@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, bindparam, delete, func, select, update
+from sqlalchemy import Float, bindparam, func, select, update
 
 from mailmill.model import EventName
 from mailmill.store import dialect, event_log, queue_events, work_errors
@@ -33,7 +33,7 @@ from mailmill.store.queue_rows import (
     held,
     key,
 )
-from mailmill.store.row_changes import RowChanges
+from mailmill.store.row_changes import RowChanges, RowDeletions
 from mailmill.store.statement import Statement
 from mailmill.store.tables import message, result, work
 from mailmill.store.work_errors import WorkError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-_TAKE_OUT: Final = RowChanges(lambda _connection, given: delete(work).where(held(given)), **KEY)
+_TAKE_OUT: Final = RowDeletions(work, held, **KEY)
 _SET_BACK: Final = RowChanges(
     lambda connection, given: (
         update(work)

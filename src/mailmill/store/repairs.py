@@ -58,6 +58,7 @@ async def revive_messages(connection: AsyncConnection, row: MailboxRow, uids: Ui
     await hold_account(connection, row.account_id)
     tenant_id = await connection.scalar(select(account.c.tenant_id).where(account.c.id == row.account_id))
     origin = Origin(str(tenant_id), row.account_id, row.path, row.special_use)
+    found: dict[int, int] = {}
     for condition in uid_conditions(uids):
         wanted = (
             select(place.c.uid, message.c.id)
@@ -70,14 +71,14 @@ async def revive_messages(connection: AsyncConnection, row: MailboxRow, uids: Ui
                 condition,
             )
         )
-        found = {each.id: each.uid for each in await connection.execute(wanted)}
-        await hold_messages(connection, found)
-        for some in dialect.chunks(list(found)):
-            await connection.execute(update(message).where(message.c.id.in_(some)).values(deleted_at=None))
-        await event_log.append(
-            connection,
-            [
-                updated(origin, message_id, {"added": [row.path], "uid": uid}, now, historical=False)
-                for message_id, uid in found.items()
-            ],
-        )
+        found |= {each.id: each.uid for each in await connection.execute(wanted)}
+    await hold_messages(connection, found)
+    for some in dialect.chunks(sorted(found)):
+        await connection.execute(update(message).where(message.c.id.in_(some)).values(deleted_at=None))
+    await event_log.append(
+        connection,
+        [
+            updated(origin, message_id, {"added": [row.path], "uid": uid}, now, historical=False)
+            for message_id, uid in found.items()
+        ],
+    )

@@ -6,8 +6,8 @@
 
 Laws:
 
-- The state is what stops it: a piece is queued only while it says running (``reprocess.put_piece``). A crash between
-  two pieces of taking back loses nothing: whichever process goes on finds what is left by what it is.
+- The state is what stops it: a piece is queued only while it says running (``reprocess_pieces.put_piece``). A crash
+  between two pieces of taking back loses nothing: whichever process goes on finds what is left by what it is.
 - What has begun goes on: a row that runs, or that was tried since it was queued. Its result is as good as any.
 - A row is taken back for what it is (of this processor, at the backlog's priority, queued since, and after its message
   was stored), for no row says who queued it. Another reprocessing that was at work meanwhile may have passed over a
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, exists, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, literal_column, or_, select, update
 
 from mailmill.store import dialect, queue_operation, reprocess, work_errors
 from mailmill.store.queue_outcomes import lock_messages
@@ -68,6 +68,8 @@ async def take_back(
 
     In a transaction that does nothing else.
     """
+    mine = select(asked.c.id).where(asked.c.id == row.id)
+    await connection.execute(dialect.lock(connection, mine, of=asked))
     if step.had_failed:
         taken = await _fail_again(connection, row, step.state, limit)
     else:
@@ -93,6 +95,8 @@ async def close(connection: AsyncConnection, row: ReprocessRow, now: float) -> R
     """It is cancelled. Others for the same processor that were at work meanwhile look again."""
     meanwhile = or_(asked.c.finished_at.is_(None), asked.c.finished_at >= row.created_at)
     others = (asked.c.processor == row.processor, asked.c.id != row.id, asked.c.state.in_(("running", "done")))
+    upwards = select(asked.c.id).where(or_(and_(*others, meanwhile), asked.c.id == row.id)).order_by(asked.c.id)
+    await connection.execute(dialect.lock(connection, upwards, of=asked))
     await connection.execute(
         update(asked).where(*others, meanwhile).values(state="running", position=0, busy_from=None, finished_at=None)
     )

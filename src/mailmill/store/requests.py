@@ -18,155 +18,41 @@ Laws:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, String, and_, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, String, and_, delete, exists, func, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import ConflictError, NotFoundError
-from mailmill.model import Flags, Uid
+from mailmill.model import Uid
 from mailmill.store.blobs import BlobRef
 from mailmill.store.dialect import MAX_ROWS, storable
 from mailmill.store.dialect import insert as upserting
+from mailmill.store.request_rows import (
+    Content,
+    Failure,
+    NewRequest,
+    Place,
+    RequestKind,
+    RequestRow,
+    RequestState,
+    Step,
+    Upload,
+    data_text,
+    failure_values,
+    place_values,
+    request_row,
+)
 from mailmill.store.tables import blob, mailbox, message, place, request
 from mailmill.uid_set import UidSet
 
 MAX_KEY_CHARACTERS = 200
 
-_MAX_ERROR_CHARACTERS = 2000
 # Literals, as in `work_state`: the partial indexes are found by them.
 _OPEN_STATES: Final = (literal_column("'pending'", String), literal_column("'applying'", String))
 _IS_OPEN: ColumnElement[bool] = request.c.state.in_(_OPEN_STATES)
-
-
-class RequestKind(StrEnum):
-    """``delete`` moves to its target (the trash), or where there is none removes for good."""
-
-    FLAGS = "flags"
-    MOVE = "move"
-    COPY = "copy"
-    DELETE = "delete"
-    APPEND = "append"
-
-
-class RequestState(StrEnum):
-    PENDING = "pending"
-    APPLYING = "applying"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class Step(StrEnum):
-    """The command that was about to go out when the row was last committed."""
-
-    NONE = ""
-    STORE = "store"
-    MOVE = "move"
-    COPY = "copy"
-    REMOVE = "remove"
-    APPEND = "append"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a message is: a UID in one generation of a mailbox."""
-
-    path: str
-    uid_validity: int
-    uid: Uid
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What an append uploads: the stored bytes, the flags it is to have, its date (epoch seconds; None: the server's
-    clock), and the Message-ID it carries, by which it is looked for.
-    """
-
-    sha256: bytes
-    flags: Flags = frozenset()
-    internal_date: float | None = None
-    message_id_header: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NewRequest:
-    """A request to be made. ``place`` is None for an append alone, ``target_path`` where nothing is put anywhere.
-
-    ``permanent``: a delete that was asked not to go by way of the trash.
-    """
-
-    tenant_id: str
-    account_id: int
-    kind: RequestKind
-    message_id: int | None = None
-    place: Place | None = None
-    target_path: str | None = None
-    add: Flags = frozenset()
-    remove: Flags = frozenset()
-    upload: Upload | None = None
-    permanent: bool = False
-    idempotency_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRow:
-    """A request as stored. Times are epoch seconds.
-
-    ``target_uid_next`` is the target's UIDNEXT from before the command: what the command makes stands at or above it.
-    ``target_uid`` is what it made, as soon as that is known. ``note`` is what is worth knowing about one that is done.
-    """
-
-    id: int
-    account_id: int
-    kind: RequestKind
-    state: RequestState
-    step: Step
-    message_id: int | None
-    place: Place | None
-    target_path: str | None
-    target_uid_validity: int | None
-    target_uid_next: int | None
-    target_uid: Uid | None
-    add: Flags
-    remove: Flags
-    upload: Upload | None
-    attempts: int
-    run_at: float
-    error_code: str
-    error: str
-    error_hint: str
-    note: str
-    created_at: float
-    finished_at: float | None
-
-    @property
-    def finished(self) -> bool:
-        return self.state in (RequestState.DONE, RequestState.FAILED)
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a message is known by on the server, besides its place."""
-
-    sha256: bytes
-    size_bytes: int
-    message_id_header: str = ""
-    email_id: str | None = None
-    x_gm_msgid: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a request could not be applied: an error's ``code``, a line for a person, and what to do."""
-
-    code: str
-    message: str
-    hint: str = ""
 
 
 # -- asking ------------------------------------------------------------------------------------------------------------
@@ -185,9 +71,9 @@ async def add(connection: AsyncConnection, new: NewRequest, now: float) -> Reque
         "account_id": new.account_id,
         "kind": str(new.kind),
         "message_id": new.message_id,
-        **_place_values(new.place),
+        **place_values(new.place),
         "target_path": storable(new.target_path) if new.target_path is not None else None,
-        "data": _data(new),
+        "data": data_text(new),
         "state": str(RequestState.PENDING),
         "run_at": now,
         "created_at": now,
@@ -200,7 +86,7 @@ async def add(connection: AsyncConnection, new: NewRequest, now: float) -> Reque
     except IntegrityError as error:
         raise NotFoundError(f"there is no account with id {new.account_id}") from error
     if row is not None:
-        return _request_row(row)
+        return request_row(row)
     # Another transaction made it since we looked.
     held = await made_before(connection, new)
     assert held is not None
@@ -219,14 +105,18 @@ async def made_before(connection: AsyncConnection, new: NewRequest) -> RequestRo
     held = (await connection.execute(wanted)).first()
     if held is None:
         return None
-    asked = (str(new.kind), new.message_id, _data(new))
+    asked = (str(new.kind), new.message_id, data_text(new))
     same_target = new.kind is RequestKind.DELETE or held.target_path == new.target_path
     if (held.kind, held.message_id, held.data) != asked or not same_target:
         raise ConflictError(
             "this Idempotency-Key was used for another request",
             hint="a key stands for one request: make a new one for each",
         )
-    return _request_row(held)
+    return request_row(held)
+
+
+def _key(new: NewRequest) -> str | None:
+    return None if new.idempotency_key is None else storable(new.idempotency_key)[:MAX_KEY_CHARACTERS]
 
 
 async def keep_blob(connection: AsyncConnection, ref: BlobRef, now: float) -> None:
@@ -252,7 +142,7 @@ async def get(connection: AsyncConnection, request_id: int, *, account_id: int |
     row = (await connection.execute(wanted)).first()
     if row is None:
         raise NotFoundError(f"there is no request {request_id}", hint="finished requests are kept for a week")
-    return _request_row(row)
+    return request_row(row)
 
 
 async def list_requests(
@@ -262,7 +152,7 @@ async def list_requests(
     wanted = select(request).where(request.c.account_id == account_id).order_by(request.c.id.desc()).limit(limit)
     if state is not None:
         wanted = wanted.where(request.c.state == state)
-    return [_request_row(row) for row in await connection.execute(wanted)]
+    return [request_row(row) for row in await connection.execute(wanted)]
 
 
 async def count_open(connection: AsyncConnection) -> dict[int, int]:
@@ -288,7 +178,7 @@ async def due(connection: AsyncConnection, account_id: int, now: float, limit: i
         .order_by(request.c.id)
         .limit(limit)
     )
-    return [_request_row(row) for row in await connection.execute(wanted)]
+    return [request_row(row) for row in await connection.execute(wanted)]
 
 
 async def next_due_at(connection: AsyncConnection, account_id: int, now: float) -> float | None:
@@ -372,7 +262,7 @@ async def finish(
                 request.c.uid_validity == at.uid_validity,
                 request.c.uid == at.uid,
             )
-            .values(**_place_values(Place(row.target_path, made[0], made[1])))
+            .values(**place_values(Place(row.target_path, made[0], made[1])))
         )
 
 
@@ -380,7 +270,7 @@ async def fail(connection: AsyncConnection, row: RequestRow, failure: Failure, n
     await connection.execute(
         update(request)
         .where(request.c.id == row.id)
-        .values(state=str(RequestState.FAILED), finished_at=now, **_failure_values(failure))
+        .values(state=str(RequestState.FAILED), finished_at=now, **failure_values(failure))
     )
 
 
@@ -389,7 +279,7 @@ async def defer(connection: AsyncConnection, row: RequestRow, failure: Failure, 
     await connection.execute(
         update(request)
         .where(request.c.id == row.id)
-        .values(run_at=run_at, attempts=attempts, **_failure_values(failure))
+        .values(run_at=run_at, attempts=attempts, **failure_values(failure))
     )
 
 
@@ -401,7 +291,7 @@ async def relocate(connection: AsyncConnection, row: RequestRow, to: Place, *, k
     await connection.execute(
         update(request)
         .where(request.c.id == row.id)
-        .values(**_place_values(to), attempts=request.c.attempts + 1, **values)
+        .values(**place_values(to), attempts=request.c.attempts + 1, **values)
     )
 
 
@@ -461,77 +351,3 @@ async def message_at(connection: AsyncConnection, rows: Collection[RequestRow]) 
         )
         found.update((request_id, message_id) for request_id, message_id in await connection.execute(wanted))
     return found
-
-
-# -- pieces ------------------------------------------------------------------------------------------------------------
-
-
-def _key(new: NewRequest) -> str | None:
-    return None if new.idempotency_key is None else storable(new.idempotency_key)[:MAX_KEY_CHARACTERS]
-
-
-def _data(new: NewRequest) -> str:
-    data: dict[str, Any] = {}
-    if new.permanent:
-        data["permanent"] = True
-    if new.add or new.remove:
-        data |= {"add": sorted(new.add), "remove": sorted(new.remove)}
-    if new.upload is not None:
-        upload = new.upload
-        data["upload"] = {
-            "sha256": upload.sha256.hex(),
-            "flags": sorted(upload.flags),
-            "internalDate": upload.internal_date,
-            "messageIdHeader": upload.message_id_header,
-        }
-    return json.dumps(data, sort_keys=True)
-
-
-def _place_values(at: Place | None) -> dict[str, Any]:
-    if at is None:
-        return {"path": None, "uid_validity": None, "uid": None}
-    return {"path": at.path, "uid_validity": at.uid_validity, "uid": at.uid}
-
-
-def _failure_values(failure: Failure) -> dict[str, str]:
-    return {
-        "error_code": failure.code[:40],
-        "last_error": storable(failure.message)[:_MAX_ERROR_CHARACTERS],
-        "error_hint": storable(failure.hint)[:_MAX_ERROR_CHARACTERS],
-    }
-
-
-def _request_row(row: Row[Any]) -> RequestRow:
-    data = json.loads(row.data)
-    upload = data.get("upload")
-    return RequestRow(
-        id=row.id,
-        account_id=row.account_id,
-        kind=RequestKind(row.kind),
-        state=RequestState(row.state),
-        step=Step(row.step),
-        message_id=row.message_id,
-        place=Place(row.path, row.uid_validity, Uid(row.uid)) if row.path is not None else None,
-        target_path=row.target_path,
-        target_uid_validity=row.target_uid_validity,
-        target_uid_next=row.target_uid_next,
-        target_uid=Uid(row.target_uid) if row.target_uid is not None else None,
-        add=frozenset(data.get("add", ())),
-        remove=frozenset(data.get("remove", ())),
-        upload=Upload(
-            bytes.fromhex(upload["sha256"]),
-            frozenset(upload["flags"]),
-            upload["internalDate"],
-            upload["messageIdHeader"],
-        )
-        if upload is not None
-        else None,
-        attempts=row.attempts,
-        run_at=row.run_at,
-        error_code=row.error_code,
-        error=row.last_error,
-        error_hint=row.error_hint,
-        note=row.note,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
-    )

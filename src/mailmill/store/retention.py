@@ -23,6 +23,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.store import dialect
+from mailmill.store.row_locks import hold_accounts_of, hold_free_work
 from mailmill.store.tables import account, message, place, result, work
 
 PIECE: Final = 200
@@ -53,10 +54,11 @@ class Due:
 
 
 async def set_retention(connection: AsyncConnection, wanted: Mapping[int, Retention]) -> None:
-    """What the configuration says, by account id. Rows are written where that changes something, by ascending id."""
-    held = {row[0]: Retention(*row[1:]) for row in await connection.execute(select(account.c.id, *_COLUMNS))}
-    for account_id, kept in sorted(wanted.items()):
-        if held.get(account_id) != kept:
+    """What the configuration says, by account id. Rows are written where that changes something, by name."""
+    stored = (await connection.execute(select(account.c.id, account.c.name, *_COLUMNS))).all()
+    for account_id, _name, *held in sorted(stored, key=lambda row: row.name):
+        kept = wanted.get(account_id)
+        if kept is not None and Retention(*held) != kept:
             values = {column.key: seconds for column, seconds in zip(_COLUMNS, _all(kept), strict=True)}
             await connection.execute(update(account).where(account.c.id == account_id).values(values))
 
@@ -113,24 +115,26 @@ async def expire_raw(connection: AsyncConnection, message_ids: Sequence[int], ke
 
 async def expire_results(connection: AsyncConnection, message_ids: Sequence[int], kept: Retention, now: float) -> int:
     """Delete the results of these messages that are past their time, whatever their version; returns how many."""
-    gone = await connection.execute(
-        delete(result).where(
-            result.c.message_id.in_(message_ids), result.c.finished_at < _before(now, kept.results_seconds)
-        )
+    old = select(*result.primary_key).where(
+        result.c.message_id.in_(message_ids), result.c.finished_at < _before(now, kept.results_seconds)
     )
+    # A worker that is just replacing some holds them, in an order of its own: they are old no more.
+    free = dialect.skip_locked(connection, old, of=result).subquery("free")
+    gone = await connection.execute(delete(result).where(tuple_(*result.primary_key).in_(select(free))))
     return gone.rowcount
 
 
 async def purge_deleted(connection: AsyncConnection, message_ids: Sequence[int], kept: Retention, now: float) -> int:
     """Delete messages that went from their server long ago, with all that hangs on them; returns how many.
 
-    Its work goes first, then its results: a worker that is just recording one is waited for. The rest goes by its
-    foreign key. A message that comes back at this moment is either revived first, and
-    stays, or is stored anew.
+    Its work goes first, then its results; where a worker is just recording one the message is left for the next time.
+    The rest goes by its foreign key. A message that comes back at this moment is either revived first, and stays, or
+    is stored anew: whoever stores holds the account.
     """
+    await hold_accounts_of(connection, message_ids)
     there_again = exists().where(place.c.message_id == message.c.id, place.c.expunged_at.is_(None))
     still = and_(message.c.deleted_at < _before(now, kept.deleted_seconds), ~there_again)
-    locked = await _lock_free(connection, message_ids, still)
+    locked = await hold_free_work(connection, await _lock_free(connection, message_ids, still))
     if locked:
         for table in (work, result):
             await connection.execute(delete(table).where(table.c.message_id.in_(locked)))

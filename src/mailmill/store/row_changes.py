@@ -1,24 +1,26 @@
 """Rows that are changed or deleted one by one, each by its key and values of its own, many at once.
 
 PostgreSQL is given an array for each value and joins it to the table: one statement for all. SQLite executes the
-statement for each of them: a visit to a row by its key costs it less than to find out which of a list a row is.
+statement for each of them, and deletes a piece at a time where all its rows are there.
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import ARRAY, Integer, bindparam, func
+from sqlalchemy import ARRAY, Integer, bindparam, column, delete, func, select, values
 
 from mailmill.store import dialect
+from mailmill.store.bulk_insert import PIECE_ROWS
 from mailmill.store.given_rows import element
 from mailmill.store.statement import Compiled, compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Column, Connection, Delete, Update
+    from sqlalchemy import Column, ColumnElement, Connection, Delete, Table, Update
 
 RowType = TypeVar("RowType", bound=tuple[object, ...])
 
@@ -46,6 +48,11 @@ class RowChanges:
             return []
         if dialect.is_postgresql(connection):
             return self._all_at_once(connection, rows, parameters)
+        return self._on_sqlite(connection, rows, parameters)
+
+    def _on_sqlite(
+        self, connection: Connection, rows: Sequence[RowType], parameters: Mapping[str, Any]
+    ) -> list[RowType]:
         return self._one_by_one(connection, rows, parameters)
 
     def _all_at_once(
@@ -92,3 +99,60 @@ class RowChanges:
         place = bindparam("given_at", type_=ARRAY(Integer))
         table = func.unnest(*arrays, place).table_valued(*self._values, "at", name="given").render_derived()
         return compiled(self._build(connection, table.c).returning(table.c.at), connection)
+
+
+class RowDeletions(RowChanges):
+    """Rows deleted: as `RowChanges`, with what it takes to do it in pieces on SQLite."""
+
+    def __init__(self, table: Table, condition: Callable[[Any], ColumnElement[bool]], **values: Column[Any]) -> None:
+        """``condition(given)`` is true of one row of ``table`` at most, found by its key; ``given`` is as there."""
+        super().__init__(lambda _connection, given: delete(table).where(condition(given)), **values)
+        self._table: Final = table
+        self._condition: Final = condition
+        self._of_piece: Compiled | None = None
+
+    def _on_sqlite(
+        self, connection: Connection, rows: Sequence[RowType], parameters: Mapping[str, Any]
+    ) -> list[RowType]:
+        whole = len(rows) - len(rows) % PIECE_ROWS
+        deleted: list[RowType] = []
+        for start in range(0, whole, PIECE_ROWS):
+            piece = rows[start : start + PIECE_ROWS]
+            gone = self._all_gone(connection, piece, parameters)
+            deleted += piece if gone else self._one_by_one(connection, piece, parameters)
+        return deleted + self._one_by_one(connection, rows[whole:], parameters)
+
+    def _all_gone(self, connection: Connection, piece: Sequence[RowType], parameters: Mapping[str, Any]) -> bool:
+        """Delete a piece; False, and nothing is done, where one of its rows was not there: it is not told which."""
+        if self._of_piece is None:
+            self._of_piece = self._compile_piece(connection)
+        fixed = {**self._of_piece.constants, **parameters}
+        after = [fixed[name] for name in self._of_piece.order[len(piece) * len(self._values) :]]
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute("SAVEPOINT piece")
+            cursor.execute(self._of_piece.text, (*chain.from_iterable(piece), *after))
+            all_gone: bool = cursor.rowcount == len(piece)
+            if not all_gone:
+                cursor.execute("ROLLBACK TO piece")
+            cursor.execute("RELEASE piece")
+            return all_gone
+        finally:
+            cursor.close()
+
+    def _compile_piece(self, connection: Connection) -> Compiled:
+        names = [[f"given_{name}_{at}" for name in self._values] for at in range(PIECE_ROWS)]
+        columns = [column(name, each.type) for name, each in self._values.items()]
+        # Within the condition: the driver counts what a statement deleted only where DELETE is its first word.
+        given = (
+            values(*columns, name="given")
+            .data([tuple(map(bindparam, row)) for row in names])
+            .cte("given", nesting=True)
+        )
+        place = dialect.row_id(connection, self._table, column("rowid"))
+        found = select(place).select_from(given, self._table).where(self._condition(given.c)).correlate(None)
+        made = compiled(delete(self._table).where(place.in_(found)), connection)
+        # The rows come first in the text, so they are handed over as they are.
+        if made.order[: PIECE_ROWS * len(names[0])] != tuple(chain.from_iterable(names)):
+            raise TypeError(f"the given rows do not come first: {made.text}")
+        return made

@@ -80,6 +80,12 @@ async def number(connection: AsyncConnection, *, limit: int = BATCH, above_id: i
     return await connection.run_sync(_number, limit, above_id)
 
 
+async def hold_off(connection: AsyncConnection) -> None:
+    """Have nobody number events until the transaction ends: for who is about to delete some that may have no number."""
+    if dialect.is_postgresql(connection):
+        await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+
+
 def _number(connection: Connection, limit: int, above_id: int) -> Numbered:
     _TAKE_TURN.rows(connection, held=f"{_HELD_SECONDS}s", lock=_LOCK)
     [row] = _NUMBER.rows(connection, limit=limit, above_id=above_id)

@@ -30,7 +30,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailmill.errors import ConfigurationError, StorageFullError, StoreError
 from mailmill.store import sqlite_driver
-from mailmill.store.data_folder import FolderLock, make_private_file, make_private_folder
+from mailmill.store.data_folder import (
+    LOCK_WAIT_SECONDS,
+    FolderLock,
+    lock_files,
+    make_private_file,
+    make_private_folder,
+)
 from mailmill.store.database import Database, InsertWatch, WakeName, uncut
 from mailmill.store.migrate import migrate_sqlite
 
@@ -56,9 +62,19 @@ class SqliteDatabase(Database):
         self._kept: _UncutConnection | None = None
 
     @classmethod
-    async def connect(cls, url: str, *, data_dir: Path, readers: int, stays: bool = False) -> SqliteDatabase:
+    async def connect(
+        cls,
+        url: str,
+        *,
+        data_dir: Path,
+        readers: int,
+        stays: bool = False,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
+    ) -> SqliteDatabase:
         """`Database.open` for ``sqlite+aiosqlite:///PATH``."""
-        database = cls(*await asyncio.to_thread(_prepare, url, data_dir, readers, stays))
+        path, locks = await asyncio.to_thread(_find_place, url, data_dir)
+        lock = await lock_files(locks, wait_seconds=lock_wait_seconds)
+        database = cls(*await asyncio.to_thread(_prepare, path, lock, readers, stays), lock)
         try:
             # The writer connects first: it turns WAL on, which a reader cannot.
             async with database.write():
@@ -183,8 +199,8 @@ def sqlite_path(url: str) -> Path:
     return Path(parsed.database).expanduser().absolute()
 
 
-def _prepare(url: str, data_dir: Path, readers: int, stays: bool) -> tuple[AsyncEngine, AsyncEngine, FolderLock]:
-    """All that blocks: lock, files, migrations, engines (which do not connect yet)."""
+def _find_place(url: str, data_dir: Path) -> tuple[Path, list[Path]]:
+    """The database's file and what is to be locked for it, their folders made."""
     path = sqlite_path(url)
     make_private_folder(data_dir)
     locks = [data_dir / "lock"]
@@ -193,7 +209,13 @@ def _prepare(url: str, data_dir: Path, readers: int, stays: bool) -> tuple[Async
         if not path.parent.exists():
             make_private_folder(path.parent)
         locks.append(path.with_name(f"{path.name}.lock"))
-    lock = FolderLock(locks)
+    return path, locks
+
+
+def _prepare(path: Path, lock: FolderLock, readers: int, stays: bool) -> tuple[AsyncEngine, AsyncEngine]:
+    """All that blocks: files, migrations, engines (which do not connect yet). Gives up the lock where it fails: here,
+    since a caller that is cancelled would do so while the migrations run.
+    """
     try:
         make_private_file(path)
         with _translated():
@@ -206,7 +228,6 @@ def _prepare(url: str, data_dir: Path, readers: int, stays: bool) -> tuple[Async
         return (
             _sqlite_engine(writing, pool_size=1, begin="BEGIN IMMEDIATE", pragmas=_WRITER_PRAGMAS, visited=True),
             _sqlite_engine(reading, pool_size=readers, begin="BEGIN", pragmas=_READER_PRAGMAS),
-            lock,
         )
     except sqlite3.Error as error:
         lock.release()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mailmill.store import dialect
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -47,16 +49,33 @@ class Statement:
         self._compiled: dict[str, Compiled] = {}
 
     def rows(self, connection: Connection, **parameters: Any) -> Sequence[Any]:
-        """Execute it; all rows of its answer. Raises KeyError where a parameter is missing."""
-        # Fetched at once: to iterate over the answer is a call down to the driver for each row.
-        return self._execute(connection, parameters).all()
+        """Execute it; all rows of its answer, by position. Raises KeyError where a parameter is missing.
 
-    def count(self, connection: Connection, **parameters: Any) -> int:
-        """Execute it; how many rows it changed. Raises KeyError where a parameter is missing."""
-        return self._execute(connection, parameters).rowcount
+        On SQLite it must not insert: who waits for what is inserted would not be told (`inserted` tells).
+        """
+        # Fetched at once: to iterate over the answer is a call down to the driver for each row.
+        if dialect.is_postgresql(connection):
+            return self._execute(connection, parameters).all()
+        # The driver's own cursor: a claim's rows would take SQLAlchemy a sixth as long as the claim.
+        known = self._known(connection)
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(known.text, known.values(parameters))
+            return cursor.fetchall()
+        finally:
+            cursor.close()
+
+    def inserted(self, connection: Connection, **parameters: Any) -> range:
+        """Execute an INSERT on SQLite; the ids that its rows got. Raises KeyError where a parameter is missing."""
+        result = self._execute(connection, parameters)
+        return range(result.lastrowid - result.rowcount + 1, result.lastrowid + 1) if result.rowcount else range(0)
 
     def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
+        known = self._known(connection)
+        return connection.exec_driver_sql(known.text, known.values(parameters))
+
+    def _known(self, connection: Connection) -> Compiled:
         known = self._compiled.get(connection.dialect.name)
         if known is None:
             known = self._compiled[connection.dialect.name] = compiled(self._build(connection), connection)
-        return connection.exec_driver_sql(known.text, known.values(parameters))
+        return known

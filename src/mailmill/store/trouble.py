@@ -7,6 +7,7 @@ So what cannot be told from the error counts as the store's.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
@@ -37,10 +38,13 @@ def is_store_trouble(error: BaseException) -> bool:
 
 
 def _is_of_rows(error: BaseException) -> bool:
-    if isinstance(error, IntegrityError | DataError):
+    # The driver's own where its cursor was used (`store.statement`), else SQLAlchemy's.
+    if isinstance(error, IntegrityError | DataError | sqlite3.IntegrityError | sqlite3.DataError):
         return True
     # Of SQLite, a value of no type that it knows. That the database is closed it tells by the same class.
-    return isinstance(error, ProgrammingError | InterfaceError) and "binding parameter" in str(error.orig)
+    if isinstance(error, ProgrammingError | InterfaceError):
+        return "binding parameter" in str(error.orig)
+    return isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError) and "binding parameter" in str(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

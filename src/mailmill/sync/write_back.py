@@ -31,7 +31,7 @@ from mailmill.model import Flags, MailboxStatus, Uid
 from mailmill.store import requests
 from mailmill.store.database import WakeName
 from mailmill.store.message_queries import places_of
-from mailmill.store.requests import Failure, Place, RequestKind, RequestRow, Step
+from mailmill.store.request_rows import Failure, Place, RequestKind, RequestRow, Step
 from mailmill.sync import write_plan
 from mailmill.sync.context import SyncContext
 from mailmill.sync.write_plan import MOST_ATTEMPTS, Act, Shown

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mailmill.errors import CommandError
-from mailmill.store.requests import Failure, Place, RequestKind, RequestRow, Step
+from mailmill.store.request_rows import Failure, Place, RequestKind, RequestRow, Step
 
 MOST_ATTEMPTS = 6
 RUN_ROWS = 500

@@ -18,7 +18,7 @@ from mailmill.errors import CommandError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import MessageMeta, Uid
 from mailmill.store import requests
-from mailmill.store.requests import Content, RequestRow
+from mailmill.store.request_rows import Content, RequestRow
 from mailmill.sync.context import SyncContext
 from mailmill.uid_set import UidSet
 

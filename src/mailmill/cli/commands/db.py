@@ -13,14 +13,14 @@ import typer
 from mailmill.cli.commands.sync import PROGRESS_SECONDS
 from mailmill.cli.errors import FAILED, OK, NoAnswerError, ServiceError
 from mailmill.cli.invocation import JsonOption, invocation_of
-from mailmill.cli.safe_text import duration, moment, one_line
+from mailmill.cli.safe_text import duration, moment, one_line, size
 
 if TYPE_CHECKING:
     from mailmill.cli.output import Output
     from mailmill.cli.service_client import JsonObject, ServiceClient
     from mailmill.settings import Settings
 
-app = typer.Typer(help="The store as a whole: upgrade it, check it, back it up and restore it.", no_args_is_help=True)
+app = typer.Typer(help="The store as a whole: upgrade it, check it, back it up and restore it.")
 
 
 @app.command()
@@ -186,7 +186,7 @@ def show_copy(output: Output, report: JsonObject) -> None:
             ("Made", moment(report["createdAt"])),
             ("Schema", report["revision"]),
             ("Raw mail", mail),
-            ("Size", f"{report['bytes']:,} bytes"),
+            ("Size", size(report["bytes"])),
         ]
     )
 

@@ -12,7 +12,7 @@ from mailmill.cli.invocation import JsonOption, invocation_of
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from mailmill.app.supervisor import Application
+    from mailmill.app.application import Application
 
 
 def run(context: typer.Context, json: JsonOption = False) -> None:

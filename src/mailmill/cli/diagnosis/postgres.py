@@ -12,7 +12,7 @@ OLDEST_VERSION = 14
 async def look(settings: Settings) -> list[Check]:
     """Nothing on SQLite. Connects, and changes nothing."""
     from mailmill.store.migrate import HEAD
-    from mailmill.store.postgres_database import inspect
+    from mailmill.store.postgres_schema import inspect
 
     url = settings.service.database_url.get_secret_value()
     if not url.startswith("postgresql"):
@@ -41,7 +41,7 @@ async def look(settings: Settings) -> list[Check]:
 
 
 async def _hints(settings: Settings, *, pooled: bool) -> list[Check]:
-    from mailmill.store.postgres_database import inspect
+    from mailmill.store.postgres_schema import inspect
 
     if settings.service.listen_url is not None:
         try:
