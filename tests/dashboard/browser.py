@@ -117,9 +117,9 @@ class Page:
                     if "context" not in str(navigated) and "navigated" not in str(navigated):
                         raise
 
-    async def look(self, *, width: int, height: int, dark: bool = False) -> None:
+    async def look(self, *, width: int, height: int, dark: bool = False, scale: float = 1) -> None:
         await self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])

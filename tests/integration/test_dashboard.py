@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -11,12 +12,18 @@ import pytest
 
 from dashboard.browser import Page, browser
 from dashboard.clients import TOKEN
-from dashboard.fake_use_cases import HOSTILE, FakeUseCases, finding, node
+from dashboard.fake_rows import HOSTILE, finding, node
+from dashboard.fake_use_cases import FakeUseCases
 from mailmill.api.access import Access
 from mailmill.api.application import create_app
 from mailmill.api.contract import JsonObject
 from mailmill.api.server import HttpServer, ListenSettings, listening
+from mailmill.app.threat_explanation import explain
+from mailmill.message_parser import parse_message
+from mailmill.model import Verdict, VerdictName
+from mailmill.processing.threat.context import prepare
 from mailmill.processing.threat.engine import FAMILIES
+from mailmill.processing.threat.scoring import DEFAULT_TABLE
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -115,6 +122,7 @@ async def test_what_is_paused_is_named(page: Page, service: Service) -> None:
     service.fake.figures["paused"] = ["summary", "invoice"]
     await page.wait_until("document.getElementById('paused').innerText === 'Paused: summary, invoice'")
     assert await page.run("document.getElementById('nodes-section').hidden"), "one process is no fleet"
+    assert await page.run("document.getElementById('node').textContent.startsWith('version ')")
 
 
 async def test_a_new_message_appears_by_itself(page: Page, service: Service) -> None:
@@ -155,6 +163,7 @@ async def test_a_message_opens_with_its_verdict_and_as_text_only(page: Page, ser
         "Northwind IT Support <it-desk@n0rthwind-accounts.example>",
         "Malicious",
         "This message is very likely an attack.",
+        "Do not answer, follow its links, open its files or call its numbers.",
         "Score 91 of 100",
         "A link shows one domain and leads to another.",
         "the link goes to http://185.203.0.113/nw/login.php",
@@ -174,6 +183,17 @@ async def test_a_message_opens_with_its_verdict_and_as_text_only(page: Page, ser
     await page.run("document.getElementById('panel-close').click()")
     await page.wait_until("!document.getElementById('panel').open && location.hash === ''")
     assert page.problems == []
+
+
+async def test_a_message_opened_right_after_another_was_closed_is_shown(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.run("document.querySelector('.message').click()")
+    await page.wait_until("document.querySelector('#panel .verdict-box')")
+    # The event of the closing comes after the click.
+    await page.run("document.getElementById('panel').close(); document.querySelectorAll('.message')[3].click()")
+    wanted = json.dumps(service.fake.message_rows[3]["subject"])
+    await page.wait_until(f"document.getElementById('panel-subject').textContent === {wanted}")
+    assert await page.run("location.hash") != ""
 
 
 async def _verdict_of(page: Page, service: Service, threat: JsonObject | None) -> str:
@@ -227,6 +247,18 @@ async def test_what_a_clean_verdict_says(page: Page, service: Service) -> None:
     assert "odd, but too few" in text and "1 small thing found" in text and "A reply." in text
     assert "Not scanned yet" in await _verdict_of(page, service, None)
     assert page.problems == []
+
+
+@pytest.mark.parametrize("name", list(VerdictName))
+async def test_it_says_and_advises_what_the_command_line_does(page: Page, service: Service, name: VerdictName) -> None:
+    context = prepare(parse_message(b"From: a@b.example\r\n\r\nHello"))
+    told = explain(context, Verdict(name, 0.0), DEFAULT_TABLE, None)
+    await service.enter(page)
+    said = await page.run(
+        "import('/static/words.js').then((words) => [words.verdictSentence, words.verdictAdvice]"
+        f".map((say) => say({{verdict: '{name}', score: 0}})))"
+    )
+    assert said == [told.sentence, told.advice[0] if told.advice else ""]
 
 
 async def test_every_family_has_plain_words(page: Page, service: Service) -> None:

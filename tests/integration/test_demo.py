@@ -34,8 +34,11 @@ class Demo:
         self._server: int | None = None
 
     async def until(self, *words: str) -> str:
-        """The first line with all of these words, waiting for it."""
+        """The first line with all of these words, waiting for it if it was not said yet (new mail goes before old)."""
         assert self.process.stdout is not None
+        for said in self.said:
+            if all(word in said for word in words):
+                return said
         async with asyncio.timeout(_SHOWN_SECONDS):
             while line := (await self.process.stdout.readline()).decode():
                 self.said.append(line.rstrip("\n"))

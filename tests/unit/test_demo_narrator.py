@@ -24,8 +24,8 @@ def message(**changes: Any) -> dict[str, Any]:
 
 
 def alert(**changes: Any) -> dict[str, Any]:
-    findings = [{"id": f"family.finding_{number}"} for number in range(9)]
-    data = {"subject": "Verify your account", "threat": {"findings": findings}}
+    reasons = [f"Reason {number}." for number in range(9)]
+    data = {"subject": "Verify your account", "threat": {"reasons": reasons}}
     return {"event": "threatFound", "date": "2026-11-21T10:00:00.000Z", "data": data | changes}
 
 
@@ -64,6 +64,16 @@ def test_the_summary_is_shown_where_there_is_room(capsys: pytest.CaptureFixture[
     assert "suspicious notification Invoice NW-20418 for November" in narrow
     assert "is attached" not in narrow
     assert "is attached" in wide
+
+
+def test_an_alert_says_why_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
+    for width in (80, 140):
+        TerminalNarrator(width).alerted(alert())
+    narrow, wide = capsys.readouterr().out.splitlines()
+    assert "threatFound  Verify your account" in narrow
+    assert "Reason" not in narrow
+    assert "Verify your account" in wide
+    assert "Reason 0. Reason 1." in wide
 
 
 def test_the_link_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from mailmill.app.demo.samples import AUTHSERV_ID, RECIPIENT, SAMPLES, Sample, arriving, compose, first_mailbox
 from mailmill.message_parser import parse_message
+from mailmill.processing.ai.summary import summarize
 from mailmill.processing.category import categorize
-from mailmill.processing.threat.engine import scan
+from mailmill.processing.threat.engine import as_json, scan
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
-VERDICTS = {"phishing": "malicious", "attachment": "malicious", "giftcards": "malicious"}
+VERDICTS = {"phishing": "malicious", "attachment": "malicious", "giftcards": "malicious", "assistant": "suspicious"}
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
@@ -21,6 +22,18 @@ def test_each_is_judged_as_it_should(sample: Sample) -> None:
     assert message.defects == ()
     verdict = scan(message, own_address=RECIPIENT, authserv_id=AUTHSERV_ID)
     assert verdict.verdict == VERDICTS.get(sample.name, "clean"), verdict.findings
+    assert bool(verdict.findings) == (sample.name in VERDICTS), "in a demo, honest mail has nothing against it"
+
+
+def test_one_is_marked_for_assistants_and_refused_by_the_summary() -> None:
+    marked = []
+    for sample in SAMPLES:
+        message = parse_message(compose(sample, sent_at=NOW, number=1))
+        verdict = scan(message, own_address=RECIPIENT, authserv_id=AUTHSERV_ID)
+        withheld = summarize(message)["method"] == "withheld"
+        assert as_json(verdict)["promptInjection"] is withheld, sample.name
+        marked += [sample.name] if withheld else []
+    assert marked == ["assistant"]
 
 
 def test_there_are_many_kinds() -> None:
@@ -32,6 +45,7 @@ def test_all_arrive_and_something_bad_comes_soon() -> None:
     names = [sample.name for sample in arriving()]
     assert sorted(names) == sorted(sample.name for sample in SAMPLES)
     assert set(names[:3]) & set(VERDICTS)
+    assert "assistant" in names[:5]
 
 
 def test_no_two_are_the_same_message() -> None:

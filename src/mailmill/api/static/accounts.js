@@ -80,7 +80,7 @@ function card(account) {
       {},
       elsewhere ? null : h("span", { class: "chip", title: pushTitle(account) }, account.push === "poll" ? "Polling" : "Push"),
       account.backlog === "store" ? h("span", { class: "chip", title: "Old mail is kept but not processed" }, "Old mail stored") : null,
-      h("button", { type: "button", class: "quiet small", onclick: (event) => check(account, event.target, outcome) }, "Check"),
+      h("button", { type: "button", class: "quiet small", title: "Log in now, and say what the server answers", onclick: (event) => check(account, event.target, outcome) }, "Check login"),
       outcome,
     ),
   );

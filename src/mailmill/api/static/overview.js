@@ -38,7 +38,8 @@ function showService({ accounts, queue, node, nodes = [] }) {
   const up = (Date.now() - Date.parse(node.startedAt)) / 1000;
   const living = nodes.filter(({ state }) => state === "alive").length;
   const fleet = nodes.length > 1 ? ` · ${living} of ${nodes.length} nodes alive` : "";
-  setText(byId("node"), `${node.id} · version ${node.version} · up ${span(up)}${fleet}`);
+  const who = fleet ? `${node.id} · ` : "";
+  setText(byId("node"), `${who}version ${node.version} · up ${span(up)}${fleet}`);
 }
 
 function showVerdicts({ messages, threats }) {
@@ -104,7 +105,7 @@ function drawSamples() {
     }),
   );
   const done = samples.reduce((sum, value) => sum + value, 0);
-  const words = samples.length < 2 ? "Processed while this page is open" : `${number(done)} processed while this page is open`;
+  const words = samples.length < 2 ? "Jobs done while this page is open" : `${plural(done, "job")} done while this page is open`;
   setText(byId("spark-words"), words);
   picture.setAttribute("aria-label", words);
 }

@@ -11,6 +11,7 @@ let opened = null; // which message is wanted; an answer that comes later than t
 byId("panel-close").addEventListener("click", () => panel.close());
 panel.addEventListener("click", (event) => event.target === panel && panel.close());
 panel.addEventListener("close", () => {
+  if (panel.open) return; // the event comes late: meanwhile another message was opened
   opened = null;
   history.replaceState(null, "", location.pathname);
 });

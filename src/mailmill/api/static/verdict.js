@@ -2,7 +2,7 @@
 // come from outside: they are text, with the characters that turn text around made visible.
 
 import { h } from "./dom.js";
-import { familyWords, humanise, neutral, plural, verdictSentence, verdictWords } from "./words.js";
+import { familyWords, humanise, neutral, plural, verdictAdvice, verdictSentence, verdictWords } from "./words.js";
 
 const MOST = 5; // findings shown at once; a message made of nothing but tricks has thirty
 
@@ -17,10 +17,12 @@ export function verdictBox({ threat }) {
     return box("idle", mark("idle", "Not scanned yet"), h("p", { class: "note" }, "Nobody knows yet whether it is a threat: open it again in a moment."));
   }
   const [tone, words] = verdictWords(threat.verdict);
+  const advice = verdictAdvice(threat);
   return box(
     tone,
     mark(tone, words),
     h("p", { class: "sentence" }, verdictSentence(threat)),
+    advice ? h("p", { class: "advice" }, advice) : null,
     scoreBar(threat.score),
     threat.promptInjection ? h("p", { class: "for-assistants" }, FOR_ASSISTANTS) : null,
     seen(threat),

@@ -21,6 +21,10 @@ const SENTENCES = {
   suspicious: "Be careful: this message shows signs of deceit.",
   malicious: "This message is very likely an attack.",
 };
+const ADVICE = {
+  suspicious: "Do not do what it asks before you know from elsewhere that it is genuine.",
+  malicious: "Do not answer, follow its links, open its files or call its numbers.",
+};
 const ODD_FROM = 10; // points, as in `mailmill threat explain`
 
 const FAMILIES = {
@@ -56,6 +60,9 @@ export function verdictSentence({ verdict, score }) {
   if (score >= ODD_FROM) return "Some things about this message are odd, but too few to call it suspicious.";
   return "Nothing about this message speaks of a threat.";
 }
+
+/** What to do about it, in the same words as there; "" where there is nothing to do. */
+export const verdictAdvice = ({ verdict }) => ADVICE[verdict] ?? "";
 
 export const statusWords = (status) => STATUSES[status] ?? ["idle", humanise(status)];
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 
+from mailmill import programs
 from mailmill.errors import ConfigurationError, ConnectError
+from mailmill.programs import Program
 
 USERNAME = "alex"
 _START_SECONDS = 20.0
@@ -82,14 +84,7 @@ async def demo_server() -> AsyncIterator[DemoServer]:
     command += ["--host", server.host, "--port", str(server.port), "--no-tls"]
     command += ["--no-service", "admin", "--no-service", "managesieve"]
     command += ["dict", "--demo-user", USERNAME, "--demo-password", server.password]
-    # In a session of its own: Ctrl-C is for us, and we end it in our order.
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = await programs.start(command, stdin=programs.PIPE)
     try:
         await _wait_listening(server, process)
         yield server
@@ -98,7 +93,7 @@ async def demo_server() -> AsyncIterator[DemoServer]:
         await asyncio.shield(_end(process))
 
 
-async def _wait_listening(server: DemoServer, process: asyncio.subprocess.Process) -> None:
+async def _wait_listening(server: DemoServer, process: Program) -> None:
     try:
         async with asyncio.timeout(_START_SECONDS):
             while process.returncode is None:
@@ -114,7 +109,7 @@ async def _wait_listening(server: DemoServer, process: asyncio.subprocess.Proces
     raise ConnectError("the demo's mail server did not start", hint="try again; `mailmill doctor` checks the set-up")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: Program) -> None:
     if process.returncode is not None:
         return
     process.terminate()

@@ -70,7 +70,7 @@ class TerminalNarrator:
             Text(f"  {opening.program} --config {opening.config} status"),
             Text("Ctrl-C ends the demo and leaves nothing behind."),
             Text(),
-            self._line(Text("time"), Text("verdict"), Text("category"), "message", "", "dim"),
+            self._line(Text("time", "dim"), Text("verdict", "dim"), Text("category", "dim"), "message", "", "dim"),
         )
 
     def processed(self, message: dict[str, Any]) -> None:
@@ -89,14 +89,14 @@ class TerminalNarrator:
 
     def alerted(self, event: dict[str, Any]) -> None:
         data = event["data"]
-        findings = ", ".join(finding["id"] for finding in (data.get("threat") or {}).get("findings", []))
+        reasons = " ".join((data.get("threat") or {}).get("reasons", []))
         self._say(
             self._line(
                 Text(_clock(event.get("date")), "dim"),
                 Text("⚑ webhook", _ALERT_STYLE),
                 Text(event["event"], _ALERT_STYLE),
                 data.get("subject") or "",
-                findings,
+                reasons,
                 "",
             )
         )

@@ -22,18 +22,18 @@ from typing import Any, Protocol
 import structlog
 
 from mailmill.app import logs
+from mailmill.app.application import Application
 from mailmill.app.demo.mail_server import USERNAME, DemoServer, demo_server
 from mailmill.app.demo.narrator import JsonNarrator, Narrator, Opening, TerminalNarrator
 from mailmill.app.demo.receiver import receiver
 from mailmill.app.demo.samples import AUTHSERV_ID, RECIPIENT, arriving, compose, first_mailbox
-from mailmill.app.supervisor import Application, run_service
+from mailmill.app.supervisor import run_service
 from mailmill.app.use_cases import UseCases
 from mailmill.errors import ConfigurationError, ConnectError
 from mailmill.settings import Settings, load_settings
 
 _PORT = 8025
 _INTERVAL_SECONDS = 4.0
-_FIRST_DELAY_SECONDS = 1.0
 _FOLLOW_SECONDS = 25.0
 _PREFIX = "mailmill-demo-"
 _LONGEST_PARENT = 60
@@ -78,6 +78,7 @@ class _Show:
         self._narrator = narrator
         self._interval_seconds = interval_seconds
         self._stop = asyncio.Event()
+        self._synced = asyncio.Event()
 
     async def run(self, serve: Serve) -> None:
         self.say(self._narrator.starting)
@@ -127,7 +128,8 @@ class _Show:
         await run_service(settings, serve=serving, stop=self._stop)
 
     async def _feed(self, server: DemoServer) -> None:
-        await asyncio.sleep(_FIRST_DELAY_SECONDS)
+        # What comes before the first sync is over counts as history, and nobody would be told of it.
+        await self._synced.wait()
         for number, sample in enumerate(itertools.cycle(arriving()), start=100):
             now = datetime.now(UTC)
             try:
@@ -142,7 +144,9 @@ class _Show:
             page = await use_cases.events(cursor, 100, _FOLLOW_SECONDS)
             cursor = int(page["cursor"])
             for event in page["events"]:
-                if event["event"] == "messageProcessed":
+                if event["event"] == "accountInitialized":
+                    self._synced.set()
+                elif event["event"] == "messageProcessed":
                     self.processed += 1
                     message = await use_cases.message(event["account"], event["data"]["id"])
                     self.say(self._narrator.processed, message)
