@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cli_service import DETAIL, ESCAPE, MESSAGE, SOURCE, CannedUseCases, account, running_service
 
-from dashboard.fake_use_cases import node
+from dashboard.fake_rows import node
 from mailmill.cli.commands import verify
 from mailmill.cli.main import main
 from mailmill.cli.output import Output

@@ -102,6 +102,7 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (["envelope", "list", "--verdict", "good"], "'good' is not one of"),
         (["envelope", "list", "-n", "0"], "greater than or equal to 1"),
         (["account"], "missing command"),
+        (["db"], "missing command"),
     ],
 )
 def test_a_wrong_command_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,10 +131,22 @@ def test_bare_call_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["sync", "--config=x", "--debug"], ["--config=x", "--debug", "sync"]),
         (["message", "read", "--", "--debug"], ["message", "read", "--", "--debug"]),
         (["sync", "--config"], ["--config", "sync"]),
+        (["--json", "queue", "list"], ["queue", "list", "--json"]),
+        (["--json", "--config", "x", "read", "--", "-1"], ["--config", "x", "read", "--json", "--", "-1"]),
+        (["queue", "list", "--json", "-n", "1"], ["queue", "list", "--json", "-n", "1"]),
+        (["--json"], ["--json"]),
     ],
 )
 def test_global_options_may_stand_anywhere(given: list[str], meant: list[str]) -> None:
     assert hoist(given) == meant
+
+
+@pytest.mark.parametrize("command", [[], ["sync"], ["queue"], ["queue", "drop"]])
+def test_help_gives_no_type_to_what_takes_no_value(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "-h"]) == 0
+    said = capsys.readouterr().out
+    assert "--help" in said
+    assert "<bool>" not in said
 
 
 @pytest.mark.parametrize("command", [["status"], ["run"], ["sync"], ["doctor"], ["account", "list"]])

@@ -177,6 +177,9 @@ def test_what_is_no_mail_is_not_called_harmless_without_a_word(run: Run, tmp_pat
     ("options", "said"),
     [
         (("--own-address", "dana"), "--own-address: 'dana' is no address"),
+        (("--authserv-id", "foo bar"), "--authserv-id: 'foo bar' is no server's name"),
+        (("--authserv-id", ""), "--authserv-id: '' is no server's name"),
+        (("--authserv-id", "*.org"), "it is a name such as mx.example.org"),
         (("--only", "bad"), "invalid value for '--only': 'bad' is not one of 'suspicious', 'malicious'"),
     ],
 )
@@ -226,6 +229,25 @@ def test_the_only_accounts_server_is_believed(
     assert "confirmed that it comes from meadow.example" in " ".join(out.split())
     _, out, _ = run("threat", "explain", mail / "1-honest.eml", "--config", config, "--own-address", "me@other.example")
     assert "Nothing is known of where it comes from" in out
+
+
+@pytest.mark.parametrize("command", ["scan", "explain", "evaluate"])
+def test_each_command_wants_the_name_of_a_server(run: Run, mail: Path, command: str) -> None:
+    letter = mail / "1-honest.eml"
+    paths = ("--phish", letter, "--ham", letter) if command == "evaluate" else (letter,)
+    code, out, err = run("threat", command, *paths, "--authserv-id", "foo bar")
+    assert (code, out) == (2, "") and "--authserv-id: 'foo bar' is no server's name" in err
+
+
+def test_an_account_wants_the_name_of_a_server(run: Run, mail: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[accounts.work]\nemail = "dana@harbour.example"\nusername = "dana"\npassword = "x"\n'
+        'authserv_id = "foo bar"\n[accounts.work.imap]\nhost = "harbour.example"\n'
+    )
+    config.chmod(0o600)
+    code, _, err = run("threat", "explain", mail / "1-honest.eml", "--config", config)
+    assert code == 2 and "'accounts.work.authserv_id' wants a name such as mx.example.org" in err
 
 
 PROGRAM = [sys.executable, "-m", "mailmill"]

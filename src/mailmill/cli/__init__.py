@@ -18,5 +18,6 @@ imported where they are used, so that ``mailmill --help`` and completion answer 
     commands/          one file per command or family of commands
     diagnosis/         what ``doctor`` looks at
     threat_views.py    verdicts on mail in files: a table, JSON lines, one message explained
+    scan_table.py      the table of many verdicts, for any width of a terminal
     threat_figures.py  the figures of an evaluation as tables
 """

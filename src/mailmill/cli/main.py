@@ -33,7 +33,8 @@ from mailmill.cli.commands import (
     threat,
     verify,
 )
-from mailmill.cli.invocation import Invocation, invocation_of
+from mailmill.cli.invocation import Invocation, JsonOption, invocation_of
+from mailmill.cli.switches import put_together
 from mailmill.errors import MailmillError
 
 app = typer.Typer(
@@ -82,10 +83,13 @@ def _global_options(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", help="The configuration file (else $MAILMILL_CONFIG, else ~/.config/mailmill/config.toml)."
+            "--config",
+            help="The configuration file (else $MAILMILL_CONFIG, else ~/.config/mailmill/config.toml).",
+            metavar="FILE",
         ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+    _json: JsonOption = False,
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
@@ -118,7 +122,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     given = hoist(sys.argv[1:] if arguments is None else arguments)
     invocation = Invocation(json="--json" in given)
     try:
-        code = app(args=given, standalone_mode=False, obj=invocation, prog_name="mailmill")
+        code = put_together(app)(args=given, standalone_mode=False, obj=invocation, prog_name="mailmill")
         return code if isinstance(code, int) else errors.OK
     except BrokenPipeError:
         raise
@@ -181,23 +185,29 @@ def _is_of_the_output(error: Exception) -> bool:
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """``mailmill sync --config FILE`` means ``mailmill --config FILE sync``: global options may stand anywhere."""
+    """``mailmill sync --config FILE`` means ``mailmill --config FILE sync``: global options may stand anywhere.
+
+    ``--json`` is an option of each command, so ``mailmill --json sync`` means ``mailmill sync --json``.
+    """
     ahead: list[str] = []
     rest: list[str] = []
+    behind: list[str] = []
     remaining = list(arguments)
     while remaining:
         argument = remaining.pop(0)
         if argument == "--":
-            rest += [argument, *remaining]
+            behind += [argument, *remaining]
             break
         if argument == "--debug" or argument.startswith("--config="):
             ahead.append(argument)
         elif argument == "--config":
             ahead += [argument, *remaining[:1]]
             remaining = remaining[1:]
+        elif argument == "--json" and not rest:
+            behind.append(argument)
         else:
             rest.append(argument)
-    return ahead + rest
+    return ahead + rest + behind
 
 
 def _report(invocation: Invocation, error: MailmillError) -> int:

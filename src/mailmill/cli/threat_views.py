@@ -7,8 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mailmill.app.mail_files import Mail
-from mailmill.cli.output import Cell, Column, Output, Value, stated
+from mailmill.cli.output import Cell, Output, stated
 from mailmill.cli.safe_text import one_line
+from mailmill.cli.scan_table import Row, sender, show
 
 if TYPE_CHECKING:
     from mailmill.app.mail_files import NoMail
@@ -21,15 +22,6 @@ _NO_MAIL = "does not look like mail: that nothing was found in it says nothing"
 BADNESS = {"clean": 0, "suspicious": 1, "malicious": 2}
 WIDTH = 100
 
-_COLUMNS = (
-    Column("Verdict"),
-    Column("Score", "right"),
-    Column("From", shrinks=True),
-    Column("Subject", shrinks=True),
-    Column("Main reason", shrinks=True),
-    Column("File", shrinks=True),
-)
-
 
 class ScanView:
     """Shows records as they come (JSON lines), or in a table at the end; counts all. ``only``: so bad or worse."""
@@ -38,7 +30,7 @@ class ScanView:
         self._output = output
         self._scope = scope
         self._from_badness = BADNESS[only] if only else 0
-        self._rows: list[list[Value]] = []
+        self._rows: list[Row] = []
         self._verdicts: Counter[str] = Counter()
         self._servers: Counter[str] = Counter()
         self._skipped = 0
@@ -86,7 +78,7 @@ class ScanView:
     def end(self) -> None:
         """The table, what failed, and the summary."""
         if not self._output.as_json:
-            self._output.table(_COLUMNS, self._rows, empty="")
+            show(self._output, self._rows)
             for line in self._failures:
                 self._output.remark(line, "red")
             self._output.remark(self._summary())
@@ -133,20 +125,16 @@ def _is_believed(authserv_id: str, server: str) -> bool:
     return server == wanted or (wanted != domain and (server == domain or server.endswith("." + domain)))
 
 
-def _row(place: str, record: JsonObject) -> list[Value]:
-    return [
-        stated(record["verdict"]),
-        f"{record['score']:g}",
-        sender_of(record),
-        one_line(record["subject"], 200),
-        one_line((record["reasons"] or ["-"])[0]),
-        one_line(place),
-    ]
-
-
-def sender_of(record: JsonObject) -> str:
-    name, address = one_line(record["from"]["name"], 100), one_line(record["from"]["address"], 200)
-    return f"{name} <{address}>" if name and address else address or name or "-"
+def _row(place: str, record: JsonObject) -> Row:
+    return Row(
+        verdict=record["verdict"],
+        score=record["score"],
+        name=record["from"]["name"],
+        address=record["from"]["address"],
+        subject=record["subject"],
+        reason=next(iter(record["reasons"]), ""),
+        place=place,
+    )
 
 
 def show_explanation(output: Output, mail: Mail, record: JsonObject, scope: Scope) -> None:
@@ -159,7 +147,11 @@ def show_explanation(output: Output, mail: Mail, record: JsonObject, scope: Scop
         output.remark(f"{one_line(mail.place)} {_NO_MAIL}", "yellow")
     output.line("")
     output.fields(
-        [("From", sender_of(record)), ("Subject", one_line(record["subject"])), ("File", one_line(mail.place))]
+        [
+            ("From", sender(record["from"]["name"], record["from"]["address"])),
+            ("Subject", one_line(record["subject"])),
+            ("File", one_line(mail.place)),
+        ]
     )
     if told["against"]:
         _title(output, "What speaks against it")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mailmill.cli.service_client import JsonObject, ServiceClient
     from mailmill.settings import Settings
 
-app = typer.Typer(help="Accounts: list them, look at one, check whether it can log in.", no_args_is_help=False)
+app = typer.Typer(help="Accounts: list them, look at one, check whether it can log in, delete what one left.")
 
 NameArgument = Annotated[str, typer.Argument(help="The account's name.", metavar="NAME")]
 

@@ -44,6 +44,7 @@ async def _look(invocation: Invocation) -> list[Check]:
         machine,
         master_key,
         network,
+        own_processors,
         postgres,
         raw_messages,
         storage,
@@ -60,11 +61,15 @@ async def _look(invocation: Invocation) -> list[Check]:
     source = str(settings.config_file or "environment and defaults (no file)")
     checks.append(findings.ok("Configuration", source))
     checks += [findings.warn("Configuration", warning) for warning in settings.warnings]
-    checks += await asyncio.to_thread(threat_rules.look, settings)
+    rules = await asyncio.to_thread(threat_rules.look, settings)
+    checks += rules
     try:
         runs = await service_runs(settings.service.socket_path)
     except MailmillError as error:
         return [*checks, findings.from_error("Service", error)]
+    if not runs and all(check.level != "fail" for check in rules):
+        # A service that runs has imported them, perhaps from a PYTHONPATH that is not ours.
+        checks += await asyncio.to_thread(own_processors.look, settings)
     checks += await asyncio.to_thread(storage.look, settings, service_runs=runs)
     checks += await postgres.look(settings)
     checks += await master_key.look(settings)

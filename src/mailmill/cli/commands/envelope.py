@@ -26,7 +26,7 @@ def list_envelopes(
     mailbox: Annotated[
         str | None, typer.Option("--mailbox", "-m", help="Only this mailbox (needs --account).", metavar="PATH")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.")] = 25,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.", metavar="N")] = 25,
     status: Annotated[
         Literal["pending", "processing", "completed", "failed"] | None,
         typer.Option(help="Where its processing stands."),

@@ -165,7 +165,7 @@ def _headers(message: JsonObject) -> list[tuple[str, Value]]:
         ("Reply-To", _addresses(message.get("replyTo"))),
         ("Date", moment(message.get("date"))),
         ("Subject", Cell(one_line(message.get("subject") or "(no subject)"), "bold")),
-        ("In", ", ".join(one_line(str(place["path"])) for place in places)),
+        ("In", ", ".join(one_line(str(place["path"])) for place in places) or "no mailbox any more"),
         ("Flags", " ".join(one_line(str(flag)) for flag in message.get("flags") or ())),
         ("Size", size(message.get("size"))),
         ("Status", stated(message.get("status"))),

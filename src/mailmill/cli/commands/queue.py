@@ -38,7 +38,7 @@ def list_queue(
         ),
     ] = None,
     processor: ProcessorOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.", metavar="N")] = 50,
     json: JsonOption = False,
 ) -> None:
     """List work that is not done."""

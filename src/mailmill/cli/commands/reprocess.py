@@ -31,13 +31,16 @@ def reprocess(
         typer.Option("--mailbox", help="Only messages in this mailbox now; may be repeated.", metavar="PATH"),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Only messages received then or later: 2026-05-04, or with a time.")
+        str | None,
+        typer.Option(help="Only messages received then or later: 2026-05-04, or with a time.", metavar="DATE"),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Only messages received before.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only messages received before.", metavar="DATE")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only messages whose work failed for good.")] = False,
     version_below: Annotated[
         int | None,
-        typer.Option(min=1, help="Messages whose newest result is of a version below; else below the one that runs."),
+        typer.Option(
+            min=1, help="Messages whose newest result is of a version below; else below the one that runs.", metavar="N"
+        ),
     ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Also messages that have a result of the version that runs.")

@@ -240,6 +240,8 @@ def account_rows(accounts: list[JsonObject], figures: JsonObject) -> list[tuple[
     for each in accounts:
         elsewhere = is_elsewhere(each, figures)
         progress, heard = each.get("progress"), each.get("secondsSinceLastRoundTrip")
+        # Only the process that keeps it in sync can say how that goes.
+        unknown = elsewhere or (heard is None and not each.get("lastSyncAt"))
         remark: Cell = Cell(each.get("stateReason") or "", "dim")
         if progress and progress["total"]:
             done = 100 * progress["stored"] // progress["total"]
@@ -249,8 +251,8 @@ def account_rows(accounts: list[JsonObject], figures: JsonObject) -> list[tuple[
                 Cell(each["account"], "bold"),
                 stated(each["state"]),
                 each["messages"],
-                "-" if elsewhere else ago(each.get("lastSyncAt")),
-                "-" if elsewhere else _push(each),
+                "-" if unknown else ago(each.get("lastSyncAt")),
+                "-" if unknown else _push(each),
                 "-" if heard is None or elsewhere else f"{duration(heard)} ago",
                 *((each.get("node") or "-",) if fleet else ()),
                 remark,

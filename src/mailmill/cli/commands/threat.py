@@ -57,7 +57,9 @@ def scan(
     fail_on: Annotated[AtLeast | None, typer.Option(help="Exit code 1 if a message is so or worse.")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, max=256, help="Work in so many processes; else one for each core."),
+        typer.Option(
+            "--jobs", "-j", min=1, max=256, help="Work in so many processes; else one for each core.", metavar="N"
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> int:
@@ -102,7 +104,9 @@ def explain(
     path: Annotated[
         Path, typer.Argument(help="A message, or an mbox file; - is standard input.", metavar="FILE", allow_dash=True)
     ],
-    number: Annotated[int, typer.Option("--message", "-n", min=1, help="Which message of an mbox file.")] = 1,
+    number: Annotated[
+        int, typer.Option("--message", "-n", min=1, help="Which message of an mbox file.", metavar="N")
+    ] = 1,
     own_address: OwnAddressOption = None,
     authserv_id: AuthservOption = None,
     json: JsonOption = False,
@@ -232,11 +236,19 @@ def _standard_input() -> BinaryIO:
 
 def _scope(invocation: Invocation, own_address: str | None, authserv_id: str | None) -> Scope:
     from mailmill.app.threat_scope import scope_of
+    from mailmill.settings import AUTHSERV_ID_FORMS, check_authserv_id
 
     if own_address is not None and "@" not in own_address:
         raise UsageError(
             f"--own-address: {one_line(own_address, 80)!r} is no address", hint="for example ada@example.org"
         )
+    if authserv_id is not None:
+        try:
+            authserv_id = check_authserv_id(authserv_id)
+        except ValueError:
+            raise UsageError(
+                f"--authserv-id: {one_line(authserv_id, 80)!r} is no server's name", hint=f"it is {AUTHSERV_ID_FORMS}"
+            ) from None
     return scope_of(invocation.settings(), own_address, authserv_id)
 
 

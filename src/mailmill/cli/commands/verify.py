@@ -32,7 +32,8 @@ def verify(
     ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Make the store equal to the server.")] = False,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Choose the sample by this number, so that it can be chosen again.")
+        int | None,
+        typer.Option("--seed", help="Choose the sample by this number, so that it can be chosen again.", metavar="N"),
     ] = None,
     json: JsonOption = False,
 ) -> int:
