@@ -1,6 +1,6 @@
 """An account in sync and a worker, in processes that kill themselves where they are told to (`killing`).
 
-``sync_program.py FOLDER`` makes an empty store in FOLDER, says ``{"ready": true}``, and waits for jobs, one a line on
+``sync_program.py FOLDER`` makes an empty store in FOLDER, says ``{"ready": true}``, and waits for jobs, one a packet on
 stdin. It forks a child for each, so that imports are paid for once, and answers ``{"ended": exit code}`` when the child
 is gone, minus the signal's number where it was killed. A job says ``data_dir``, ``log``, where the server is, and
 ``phase`` and ``at`` for the killer. With ``live`` the child gets the account whole first, says ``{"ready": true}``, and
@@ -31,7 +31,7 @@ from mailmill.model import Credentials, Endpoint, Tls
 from mailmill.processing.registry import Processor
 from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.store.database import Database
-from mailmill.store.requests import NewRequest, RequestKind
+from mailmill.store.request_rows import NewRequest, RequestKind
 from mailmill.store.sqlite_database import SqliteDatabase
 from mailmill.sync.context import SyncLimits
 
@@ -88,7 +88,7 @@ async def serve(job: dict[str, Any]) -> None:
             if job["live"]:
                 killer.armed = True
                 say(ready=True)
-                while "ask" in (told := json.loads(await asyncio.to_thread(read_line) or b"{}")):
+                while "ask" in (told := json.loads(await asyncio.to_thread(read_packet) or b"{}")):
                     await carry_out(account, told["ask"])
                     say(asked=True)
                 await get_whole(account, worker)
@@ -127,15 +127,12 @@ def say(**what: Any) -> None:
     os.write(1, json.dumps(what).encode() + b"\n")
 
 
-def read_line() -> bytes:
-    """Not a byte more than the line: what follows may be for a child."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            return b""
-        line += byte
-    return line
+def read_packet() -> bytes:
+    """What was told at once; ``b""`` at the end.
+
+    A child that dies while it reads has taken all of it or nothing: half a line would be left to its parent.
+    """
+    return os.read(0, 1 << 16)
 
 
 async def make_store(folder: Path) -> None:
@@ -148,8 +145,8 @@ def main() -> None:
     uvloop.run(make_store(Path(sys.argv[1])))
     say(ready=True)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    while line := read_line():
-        job = json.loads(line)
+    while packet := read_packet():
+        job = json.loads(packet)
         if "finish" in job or "ask" in job:
             continue  # meant for a child that was dead already
         child = os.fork()

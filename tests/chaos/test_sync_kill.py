@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,29 +60,28 @@ class Program:
     def __init__(self, folder: Path) -> None:
         self.empty_store = folder / "mailmill.db"
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives until end()
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("sync_program.py")), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
-            start_new_session=True,
-        )
+        # Whole packets, so that a child that is killed while it reads leaves no torn line to its parent.
+        self._jobs, stdin = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with stdin:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("sync_program.py")), str(folder)],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
+                start_new_session=True,
+            )
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), self._said()
 
     def end(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
+        self._jobs.close()
         self._stderr.close()
 
     async def tell(self, what: dict[str, Any]) -> None:
-        await asyncio.to_thread(self._tell, json.dumps(what).encode() + b"\n")
-
-    def _tell(self, line: bytes) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line)
-        self._process.stdin.flush()
+        await asyncio.to_thread(self._jobs.sendall, json.dumps(what).encode())
 
     async def hear(self) -> dict[str, Any]:
         assert self._process.stdout is not None
