@@ -8,6 +8,9 @@ What differs: Celery takes tasks off a Redis list and acknowledges each after it
 transaction holds the two together. Procrastinate updates a job's row and lets a trigger write its event; it keeps no
 result. Both run their (trivial) function, which ours does not here: what it costs with a function, and with reading and
 parsing a message for it, is the row ``pipeline``.
+
+Beside them stands what plain SQL reaches on this machine over the smallest tables that hold a queue, results and
+events: no message, no processor, no history, one index, no library between.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from bench.stage import Stage
 TITLE = "Claim and fenced finish with result and event, of 1,000,000 rows"
 
 _GOALS = {"SQLite": 50_000, "PostgreSQL": 30_000}
+_PLAIN = {name: f"plain SQL, {name}" for name in KINDS}
 _AT_A_TIME = 100
 
 
@@ -34,7 +38,7 @@ async def measure(stage: Stage) -> Result:
     python = str(await peers.python())
     folder = REPOSITORY / "bench" / "sides"
     redis, procrastinate_url = stage.redis, stage.postgres.new_database().replace("+asyncpg", "")
-    stage.bar.expect(len(KINDS) + (rounds + 1) * (len(KINDS) + 2))
+    stage.bar.expect(len(KINDS) + (rounds + 1) * (2 * len(KINDS) + 2))
     stores = {}
     for name, kind in KINDS.items():
         stage.bar.doing(f"{backlog:,} rows in {name}")
@@ -43,6 +47,11 @@ async def measure(stage: Stage) -> Result:
     commands: dict[str, list[str]] = {
         name: store.command("queue_steps", "drain", batches, WORKERS[store.kind], 0) for name, store in stores.items()
     }
+    for name, kind in KINDS.items():
+        empty = stage.queues.new(kind)
+        commands[_PLAIN[name]] = stage.programs.side(
+            "queue_plain", empty.url, empty.folder, backlog, batches, WORKERS[kind]
+        )
     commands["Celery"] = [python, str(folder / "queue_celery.py"), redis.url(0), redis.url(1), str(tasks), "solo", "1"]
     queued = stage.size(200_000, 10_000)
     commands["Procrastinate"] = [python, str(folder / "queue_procrastinate.py"), procrastinate_url]
@@ -68,6 +77,8 @@ async def measure(stage: Stage) -> Result:
         for peer, times in (("Celery", 10), ("Procrastinate", 20)):
             theirs = rates(peer)
             lines.append(Line("  against", ours, Goal("at least", times, "×"), peer, theirs, paired(ours, theirs)))
+        plain = rates(_PLAIN[name])
+        lines.append(Line("  share of plain SQL", ours, None, _PLAIN[name], plain, paired(ours, plain)))
         cpu = Samples.of([each["cpu_seconds"] / each["rows"] * 1e6 for each in measured[name]], "µs")
         lines.append(Line("  CPU a row, of our process", cpu))
     return Result(tuple(lines), (), {"backlog": backlog, "batch": _AT_A_TIME, "workers": WORKERS, "runs": measured})
