@@ -28,7 +28,7 @@ from sqlalchemy import func, insert, select, text
 from bench import backlog
 from mailmill.store import queue
 from mailmill.store.database import Database
-from mailmill.store.queue import Claim, Finished, NewWork
+from mailmill.store.queue import Ask, Claim, Exchange, Finished, NewWork
 from mailmill.store.queue_front import Front
 from mailmill.store.tables import account, mailbox, message, place
 
@@ -86,14 +86,12 @@ async def _drain(database: Database, batches: int, workers: int) -> dict[str, An
             if not warming_up:
                 left -= 1
             finished = [Finished(claim, _VALUE, 0.001) for claim in held]
-            async with database.write() as connection:
-                now = time.time()
-                if finished:
-                    report = await queue.finish(connection, name, finished, [], now)
-                    if report.recorded != len(finished) or len(report.processed_ids) != len(finished):
-                        raise RuntimeError(f"not all was recorded: {report}")
-                    rows += report.recorded
-                held = await _claim(connection, name, front)
+            ask = Ask(backlog.PROCESSOR, _BATCH, _DEADLINE_SECONDS, backlog.VERSION, front=front)
+            exchange = Exchange(name, finished, finished_at=time.time(), asks=[ask])
+            report, [held] = await database.transact(exchange)
+            if report.recorded != len(finished) or len(report.processed_ids) != len(finished):
+                raise RuntimeError(f"not all was recorded: {report}")
+            rows += report.recorded
         # The last batch is finished beyond what is counted.
         async with database.write() as connection:
             await queue.release(connection, name, held)
@@ -109,7 +107,7 @@ async def _drain(database: Database, batches: int, workers: int) -> dict[str, An
     return {"rows": rows, "seconds": seconds, "cpu_seconds": cpu, "all_rows": rows + workers * (_WARM_UP - 1) * _BATCH}
 
 
-async def _claim(connection: Any, worker_id: str, front: Front | None = None) -> list[Claim]:
+async def _claim(connection: Any, worker_id: str) -> list[Claim]:
     return await queue.claim(
         connection,
         processor=backlog.PROCESSOR,
@@ -118,7 +116,6 @@ async def _claim(connection: Any, worker_id: str, front: Front | None = None) ->
         limit=_BATCH,
         deadline_seconds=_DEADLINE_SECONDS,
         now=time.time(),
-        front=front,
     )
 
 

@@ -30,7 +30,18 @@ from mailmill.app import application, housekeeping, wiring
 from mailmill.app.metrics import Metrics
 from mailmill.errors import LeaseLostError
 from mailmill.imap.connection import ImapConnection
-from mailmill.store import accounts, errands, leases, messages, outbox, queue, requests, retention, sequencer
+from mailmill.store import (
+    accounts,
+    errands,
+    leases,
+    messages,
+    outbox,
+    queue,
+    queue_exchange,
+    requests,
+    retention,
+    sequencer,
+)
 from mailmill.store.blobs import BlobStore
 from mailmill.store.owned_database import OwnedDatabase
 from mailmill.store.postgres_database import PostgresDatabase
@@ -172,11 +183,14 @@ class CommitPoints:
         async def write(self: PostgresDatabase, **options: Any) -> AsyncIterator[Any]:
             noted = _Noted()
             async with real(self, **options) as connection:
-                chaos._open[connection] = noted
+                # Functions of the store are given either.
+                for each in (connection, connection.sync_connection):
+                    chaos._open[each] = noted
                 try:
                     yield connection
                 finally:
-                    del chaos._open[connection]
+                    for each in (connection, connection.sync_connection):
+                        del chaos._open[each]
                 number = chaos._committing(noted)
             chaos._journal.write("committed", number=number)
             for point in noted.points:
@@ -237,32 +251,38 @@ class CommitPoints:
         leases.take = take
 
     def _wrap_claims(self) -> None:
-        def wrap(name: str, claims_of: Callable[[Any], Sequence[Any]]) -> None:
-            real = getattr(queue, name)
+        real, real_limited = queue_exchange.claim_within, queue.claim_limited
 
-            async def claim(connection: Any, **options: Any) -> Any:
-                if not self._working:
-                    self._working = True
-                    self._journal.write("working")
-                result = await real(connection, **options)
-                claims = claims_of(result)
-                noted = self._noted(connection)
-                noted.points.append("claim" if claims else QUIET)
-                noted.add("claimed", map(_key, claims))
-                return result
+        def claim(connection: Any, *arguments: Any) -> Any:
+            self._begin_to_work()
+            claims = real(connection, *arguments)
+            self._note_claims(connection, claims)
+            return claims
 
-            setattr(queue, name, claim)
+        async def claim_limited(connection: Any, **options: Any) -> Any:
+            self._begin_to_work()
+            claims, more = await real_limited(connection, **options)
+            self._note_claims(connection, claims)
+            return claims, more
 
-        wrap("claim", lambda result: result)
-        wrap("claim_limited", lambda result: result[0])
+        queue_exchange.claim_within, queue.claim_limited = claim, claim_limited
+
+    def _begin_to_work(self) -> None:
+        if not self._working:
+            self._working = True
+            self._journal.write("working")
+
+    def _note_claims(self, connection: Any, claims: Sequence[Any]) -> None:
+        noted = self._noted(connection)
+        noted.points.append("claim" if claims else QUIET)
+        noted.add("claimed", map(_key, claims))
 
     def _wrap_finishes(self) -> None:
-        real, real_delivery = queue.finish, outbox.finish
+        real, real_delivery = queue_exchange.finish_within, outbox.finish
 
-        async def finish(connection: Any, worker_id: str, finished: Any, failed: Any, now: float) -> Any:
-            if finished or failed:
-                self.come_to("finish/unasked")
-            report = await real(connection, worker_id, finished, failed, now)
+        def finish(connection: Any, worker_id: str, finished: Any, failed: Any, now: float) -> Any:
+            self.come_to("finish/unasked")
+            report = real(connection, worker_id, finished, failed, now)
             noted = self._noted(connection)
             noted.points.append("finish" if report.recorded else QUIET)
             if report.stale:
@@ -278,7 +298,7 @@ class CommitPoints:
                 self._journal.write("refused", what="delivery")
             return written
 
-        queue.finish, outbox.finish = finish, finish_delivery
+        queue_exchange.finish_within, outbox.finish = finish, finish_delivery
 
     def _wrap_effects(self) -> None:
         observe = Metrics.observe

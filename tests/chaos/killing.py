@@ -17,7 +17,7 @@ from typing import Any
 
 import mailmill.sync.context
 from mailmill.imap.connection import ImapConnection
-from mailmill.store import accounts, messages, queue, requests
+from mailmill.store import accounts, messages, queue, queue_exchange, requests
 from mailmill.store.blobs import BlobStore
 from mailmill.store.sqlite_database import SqliteDatabase
 
@@ -32,6 +32,8 @@ class Killer:
         self._left = at
         self._transaction: list[str] = []
         self._opened = False
+        self._step: list[str] | None = None
+        self._stepped = False  # it has its points already, where `write` is what a step runs in
 
     def came_to(self, phase: str) -> None:
         hit = self.armed and phase == self._phase
@@ -73,8 +75,8 @@ class Killer:
         ):
             self._wrap(module, name, lambda _arguments, _result, point=point: (point,))
         self._wrap(messages, "confirm_deleted", lambda _arguments, count: ("deleted",) if count else ("quiet",))
-        self._wrap(queue, "claim", lambda _arguments, claims: ("claim",) if claims else ("quiet",))
-        self._wrap(queue, "finish", lambda _arguments, report: ("finish",) if report.recorded else ("quiet",))
+        self._wrap_step(queue_exchange, "claim_within", lambda claims: "claim" if claims else "quiet")
+        self._wrap_step(queue_exchange, "finish_within", lambda report: "finish" if report.recorded else "quiet")
         self._wrap(mailmill.sync.context, "apply_batch", lambda arguments, outcome: of_batch(arguments[1], outcome))
 
     def _wrap(self, module: Any, name: str, points: Callable[[Any, Any], tuple[str, ...]]) -> None:
@@ -87,8 +89,19 @@ class Killer:
 
         setattr(module, name, wrapper)
 
+    def _wrap_step(self, module: Any, name: str, point: Callable[[Any], str]) -> None:
+        """A function that is called in the writer's thread."""
+        real = getattr(module, name)
+
+        def wrapper(*arguments: Any) -> Any:
+            result = real(*arguments)
+            (self._transaction if self._step is None else self._step).append(point(result))
+            return result
+
+        setattr(module, name, wrapper)
+
     def _wrap_transactions(self) -> None:
-        real = SqliteDatabase.write
+        real, real_transact = SqliteDatabase.write, SqliteDatabase.transact
         killer = self
 
         @asynccontextmanager
@@ -96,9 +109,9 @@ class Killer:
             points: list[str] = []
             async with real(self, **options) as connection:
                 # There is one writer at a time, so what is noted until the block ends is of this transaction.
-                killer._transaction = points
+                killer._transaction, killer._stepped = points, False
                 yield connection
-                if not points and killer._opened:
+                if not points and killer._opened and not killer._stepped:
                     points.append("unknown")
                 for point in points:
                     killer.came_to(f"{point}/uncommitted")
@@ -107,7 +120,27 @@ class Killer:
             # The first transaction is the empty one with which a database opens.
             killer._opened = True
 
+        async def transact(self: SqliteDatabase, step: Callable[[Any], Any]) -> Any:
+            points: list[str] = []
+
+            def whole(visitor: Any) -> Any:
+                # In the writer's thread, where nothing of another transaction runs meanwhile.
+                killer._step, killer._stepped = points, True
+                try:
+                    result = step(visitor)
+                finally:
+                    killer._step = None
+                for point in points:
+                    killer.came_to(f"{point}/uncommitted")
+                return result
+
+            result = await real_transact(self, whole)
+            for point in points:
+                killer.came_to(f"{point}/committed")
+            return result
+
         SqliteDatabase.write = write  # type: ignore[method-assign]
+        SqliteDatabase.transact = transact  # type: ignore[method-assign]
 
     def _wrap_blobs(self) -> None:
         real = BlobStore.put_batch

@@ -15,7 +15,7 @@ from typing import Any
 
 from mailmill.processing.registry import Processor
 from mailmill.processing.worker import Worker, WorkerSettings
-from mailmill.store import queue
+from mailmill.store import queue_exchange
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 
@@ -49,21 +49,21 @@ def in_thread(message: Any, context: Any) -> str:
 
 
 async def main(data_dir: Path, killer: Killer) -> None:
-    real_claim, real_finish = queue.claim, queue.finish
+    real_claim, real_finish = queue_exchange.claim_within, queue_exchange.finish_within
 
-    async def claim(connection: Any, **arguments: Any) -> Any:
-        claimed = await real_claim(connection, **arguments)
+    def claim(*arguments: Any) -> Any:
+        claimed = real_claim(*arguments)
         if claimed:
             killer.came_to("claiming")
         return claimed
 
-    async def finish(connection: Any, *arguments: Any) -> Any:
-        report = await real_finish(connection, *arguments)
+    def finish(*arguments: Any) -> Any:
+        report = real_finish(*arguments)
         if report.recorded:
             killer.came_to("recording")
         return report
 
-    queue.claim, queue.finish = claim, finish
+    queue_exchange.claim_within, queue_exchange.finish_within = claim, finish
     database = await Database.open(f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}", data_dir=data_dir)
     blobs = BlobStore(data_dir / "mail")
     processors = [

@@ -16,7 +16,7 @@ from mailmill.errors import StorageFullError, StoreError
 from mailmill.processing import worker as worker_module
 from mailmill.processing.loader import MessageLoader
 from mailmill.processing.worker import Worker, WorkerSettings
-from mailmill.store import queue, queue_front
+from mailmill.store import queue, queue_exchange, queue_front
 
 pytestmark = pytest.mark.both_databases
 
@@ -29,14 +29,14 @@ async def store(data_dir: Path) -> AsyncIterator[Store]:
 
 async def test_an_outcome_that_cannot_be_written_fails_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = await store.add([f"mail {n}" for n in range(5)], "a")
-    finish = queue.finish
+    finish = queue_exchange.finish_within
 
-    async def choosy(connection: Any, worker_id: str, finished: Any, failed: Any, now: float) -> Any:
+    def choosy(connection: Any, worker_id: str, finished: Any, failed: Any, now: float) -> Any:
         if any(one.claim.message_id == ids[2] for one in finished):
             raise ValueError("this value fits into no column")
-        return await finish(connection, worker_id, finished, failed, now)
+        return finish(connection, worker_id, finished, failed, now)
 
-    monkeypatch.setattr(queue, "finish", choosy)
+    monkeypatch.setattr(queue_exchange, "finish_within", choosy)
     async with working(store, a_processor("a")) as made:
         await settled(made)
     assert sorted(number for number, _ in await store.results()) == [*ids[:2], *ids[3:]]
@@ -49,17 +49,17 @@ async def test_an_outcome_that_cannot_be_written_fails_alone(store: Store, monke
 
 async def test_a_full_disk_fails_no_outcome(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = await store.add(["one", "two"], "a")
-    finish, refusals = queue.finish, 4
+    finish, refusals = queue_exchange.finish_within, 4
 
-    async def full(*arguments: Any) -> Any:
+    def full(*arguments: Any) -> Any:
         nonlocal refusals
         if refusals:
             refusals -= 1
             raise StorageFullError("the disk is full")
-        return await finish(*arguments)
+        return finish(*arguments)
 
     monkeypatch.setattr(worker_module, "_MAX_BACK_OFF_SECONDS", 0.01)
-    monkeypatch.setattr(queue, "finish", full)
+    monkeypatch.setattr(queue_exchange, "finish_within", full)
     async with working(store, a_processor("a")) as made:
         await settled(made)
     assert sorted(number for number, _ in await store.results()) == ids
@@ -70,14 +70,14 @@ async def test_a_failed_round_is_repeated_and_nothing_recorded_twice(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full at first; then a commit stands although its caller saw an error."""
-    real_finish, finishes = queue.finish, 0
+    real_finish, finishes = queue_exchange.finish_within, 0
 
-    async def finish(*arguments: Any) -> Any:
+    def finish(*arguments: Any) -> Any:
         nonlocal finishes
         finishes += 1
         if finishes == 1:
             raise StorageFullError("the database cannot grow")
-        return await real_finish(*arguments)
+        return real_finish(*arguments)
 
     real_write, torn = store.database.write, []
 
@@ -89,7 +89,7 @@ async def test_a_failed_round_is_repeated_and_nothing_recorded_twice(
             torn.append(True)
             raise StoreError("the connection was lost while committing")
 
-    monkeypatch.setattr(queue, "finish", finish)
+    monkeypatch.setattr(queue_exchange, "finish_within", finish)
     monkeypatch.setattr(store.database, "write", write)
     runs = []
 
@@ -112,16 +112,16 @@ async def test_what_a_failed_round_had_claimed_comes_first(store: Store, monkeyp
     for name, value in (("BELIEVED_SECONDS", 1e6), ("LONGEST_SECONDS", 1e6), ("LOOKING_SHARE", 1e-9)):
         monkeypatch.setattr(queue_front, name, value)
     monkeypatch.setattr(worker_module, "_MAX_BACK_OFF_SECONDS", 0.01)
-    real_claim, failed = queue.claim, []
+    real_claim, failed = queue_exchange.claim_within, []
 
-    async def claim(*arguments: Any, **options: Any) -> Any:
-        claims = await real_claim(*arguments, **options)
+    def claim(*arguments: Any) -> Any:
+        claims = real_claim(*arguments)
         if claims and not failed:
             failed.append(claims)
             raise StoreError("the connection was lost")
         return claims
 
-    monkeypatch.setattr(queue, "claim", claim)
+    monkeypatch.setattr(queue_exchange, "claim_within", claim)
     ran = []
 
     async def note(message: Any, context: Any) -> None:
@@ -189,11 +189,11 @@ async def test_a_store_of_its_own_that_cannot_be_written_at_the_start_ends_it(
 async def test_a_claim_whose_commit_was_not_answered_is_made_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_write, real_claim, torn = store.database.write, queue.claim, []
+    real_write, real_claim, torn = store.database.write, queue_exchange.claim_within, []
     lost: list[queue.Claim] = []
 
-    async def claim(*arguments: Any, **options: Any) -> Any:
-        claims = await real_claim(*arguments, **options)
+    def claim(*arguments: Any) -> Any:
+        claims = real_claim(*arguments)
         lost.extend([] if torn else claims)
         return claims
 
@@ -205,7 +205,7 @@ async def test_a_claim_whose_commit_was_not_answered_is_made_again(
             torn.append(True)
             raise StoreError("the connection was lost while committing")
 
-    monkeypatch.setattr(queue, "claim", claim)
+    monkeypatch.setattr(queue_exchange, "claim_within", claim)
     monkeypatch.setattr(store.database, "write", write)
     ids = await store.add(["x", "y"], "a")
     async with working(store, a_processor("a", concurrency=2)) as made:

@@ -21,9 +21,9 @@ import time
 import traceback
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -40,7 +40,7 @@ from mailmill.store.queue import Failed, Finished
 from mailmill.store.trouble import is_store_trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -312,37 +312,53 @@ class Worker:
         self, outcomes: Sequence[Finished | Failed], wanted: Sequence[tuple[Pump, Wanted]]
     ) -> list[tuple[Pump, Wanted, list[queue.Claim], bool]]:
         """One transaction: outcomes in, claims out; the flag says that there may be more to claim though none came."""
-        now = self._clock()
+        exchange = queue.Exchange(
+            self.worker_id, _only(outcomes, Finished), _only(outcomes, Failed), finished_at=self._clock()
+        )
         ended = self._accounts_of(outcomes)
-        claimed = []
+        limited = {pump.processor.name for pump, _ in wanted if pump.processor.account_concurrency is not None}
+        # Stopped or starved for long: given up for dead by now, what is claimed would be taken back at once.
+        unproven = bool(wanted) and _running_clock() - self._proven_at > self._settings.dead_after_seconds / 2
+        if limited or ended or unproven or self._claims_in_doubt:
+            report, found = await self._exchange_apart(exchange, wanted, limited, ended, unproven=unproven)
+        else:
+            exchange = replace(exchange, asks=[_ask(pump, what) for pump, what in wanted])
+            report, claims = await self._database.transact(exchange)
+            found = [(rows, False) for rows in claims]
+        if report.stale:
+            _log.warning("outcomes came too late", worker=self.worker_id, rows=report.stale)
+        self._claims_in_doubt = False
+        return [(pump, what, *rows) for (pump, what), rows in zip(wanted, found, strict=True)]
+
+    async def _exchange_apart(
+        self,
+        exchange: queue.Exchange,
+        wanted: Sequence[tuple[Pump, Wanted]],
+        limited: set[str],
+        ended: Mapping[str, set[int]],
+        *,
+        unproven: bool,
+    ) -> tuple[queue.FinishReport, list[tuple[list[queue.Claim], bool]]]:
+        """The same step by step, with what has to stand before, between and after them."""
         freed: set[str] = set()
         wake: set[WakeName] = set()  # read after the commit
         async with self._database.write(wake=wake) as connection:
-            asked = {pump.processor.name for pump, _ in wanted if pump.processor.account_concurrency is not None}
-            await queue.take_turns(connection, asked | ended.keys())
-            if wanted and _running_clock() - self._proven_at > self._settings.dead_after_seconds / 2:
-                # Stopped or starved for long: given up for dead by now, what is claimed would be taken back at once.
+            await queue.take_turns(connection, limited | ended.keys())
+            if unproven:
                 await queue.heartbeat(connection, self.worker_id, dialect.now(connection))
-            if outcomes:
-                report = await queue.finish(
-                    connection, self.worker_id, _only(outcomes, Finished), _only(outcomes, Failed), now
-                )
-                if report.stale:
-                    _log.warning("outcomes came too late", worker=self.worker_id, rows=report.stale)
+            report, _ = await connection.run_sync(exchange)
             for name, account_ids in ended.items():
                 if await queue.let_in(connection, name, account_ids, self._limits[name] or 0):
                     freed.add(name)
                     wake.add("work")
             if self._claims_in_doubt and await queue.release_unknown(connection, self.worker_id, self._known()):
                 wake.add("work")
-            for pump, what in wanted:
-                claimed.append((pump, what, *await self._claim(connection, pump, what)))
-        self._claims_in_doubt = False
+            found = [await self._claim(connection, pump, what) for pump, what in wanted]
         for pump in self._pumps:
             if pump.processor.name in freed:
                 pump.look = True
                 self._round.set()
-        return claimed
+        return report, found
 
     def _known(self) -> list[queue.Claim]:
         """All claims that this worker has in hand."""
@@ -350,19 +366,21 @@ class Worker:
         return [*held, *(outcome.claim for outcome in self._outcomes), *self._unbegun]
 
     async def _claim(self, connection: AsyncConnection, pump: Pump, wanted: Wanted) -> tuple[list[queue.Claim], bool]:
-        processor = pump.processor
-        how: dict[str, Any] = {
-            "processor": processor.name,
-            "version": processor.version,
-            "worker_id": self.worker_id,
-            "limit": wanted.limit,
-            "deadline_seconds": max(_MIN_DEADLINE_SECONDS, 10 * wanted.limit * processor.timeout_seconds),
-            "crashed": wanted.crashed,
-            "now": dialect.now(connection),
-        }
-        if processor.account_concurrency is None:
-            return await queue.claim(connection, front=pump.front, **how), False
-        return await queue.claim_limited(connection, account_limit=processor.account_concurrency, **how)
+        ask, account_limit = _ask(pump, wanted), pump.processor.account_concurrency
+        if account_limit is None:
+            _, [claims] = await connection.run_sync(queue.Exchange(self.worker_id, asks=[ask]))
+            return claims, False
+        return await queue.claim_limited(
+            connection,
+            processor=ask.processor,
+            version=ask.version,
+            worker_id=self.worker_id,
+            limit=ask.limit,
+            account_limit=account_limit,
+            deadline_seconds=ask.deadline_seconds,
+            crashed=ask.crashed,
+            now=dialect.now(connection),
+        )
 
     def _accounts_of(self, outcomes: Sequence[Finished | Failed]) -> dict[str, set[int]]:
         """By processor that is limited by account: the accounts that have one less in processing."""
@@ -518,8 +536,10 @@ class Worker:
         try:
             async with asyncio.timeout(_END_SECONDS), self._database.write(wake=_WAKE_WORK) as connection:
                 outcomes = list(self._outcomes)
-                await queue.finish(
-                    connection, self.worker_id, _only(outcomes, Finished), _only(outcomes, Failed), self._clock()
+                await connection.run_sync(
+                    queue.Exchange(
+                        self.worker_id, _only(outcomes, Finished), _only(outcomes, Failed), finished_at=self._clock()
+                    )
                 )
                 given_back = await queue.release_all(connection, self.worker_id)
                 await queue.retire(connection, self.worker_id)
@@ -548,6 +568,17 @@ class Worker:
                     trace = "".join(traceback.format_exception(error))
                     _log.error("a part of the worker failed", part=name, error=str(error), exception=trace)
                 await asyncio.sleep(_pause_seconds(failures))
+
+
+def _ask(pump: Pump, wanted: Wanted) -> queue.Ask:
+    return queue.Ask(
+        pump.processor.name,
+        wanted.limit,
+        deadline_seconds=max(_MIN_DEADLINE_SECONDS, 10 * wanted.limit * pump.processor.timeout_seconds),
+        version=pump.processor.version,
+        crashed=wanted.crashed,
+        front=pump.front,
+    )
 
 
 def _pause_seconds(failures: int) -> float:

@@ -17,13 +17,14 @@ from sqlalchemy import ARRAY, ColumnElement, Connection, Select, Table, bindpara
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.store import dialect
+from mailmill.store.driver_cursor import driver_cursor, tell
 from mailmill.store.given_rows import element
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 RowType = TypeVar("RowType", bound=tuple[Any, ...])
-PIECE_ROWS: Final = 25
+PIECE_ROWS: Final = 50
 """How many rows one statement holds on SQLite where there are as many. Python's driver lets go of the interpreter at
 each execution and then has to get it back from whichever thread has taken it, which in a busy process takes longer than
 the row. A statement of any number of rows would be another text, to be prepared anew, for each."""
@@ -77,11 +78,12 @@ class BulkInsert(Generic[RowType]):
             connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
             return
         whole = len(rows) - len(rows) % PIECE_ROWS
-        for start in range(0, whole, PIECE_ROWS):
-            values = tuple(chain.from_iterable(rows[start : start + PIECE_ROWS]))
-            connection.exec_driver_sql(self._piece(statement), values)
-        if whole < len(rows):
-            connection.exec_driver_sql(statement, list(rows[whole:]))
+        with driver_cursor(connection) as cursor:
+            for start in range(0, whole, PIECE_ROWS):
+                cursor.execute(self._piece(statement), tuple(chain.from_iterable(rows[start : start + PIECE_ROWS])))
+            if whole < len(rows):
+                cursor.executemany(statement, rows[whole:])
+        tell(connection, statement)
 
     def _statement(self, connection: Connection) -> str:
         statement = self._compiled.get(connection.dialect.name)

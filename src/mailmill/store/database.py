@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from mailmill.store.data_folder import LOCK_WAIT_SECONDS
 from mailmill.store.wakeups import WakeName, Wakeups
 
-__all__ = ["Database", "InsertWatch", "WakeName", "uncut"]
+__all__ = ["Database", "InsertWatch", "WakeName", "hint_of", "uncut"]
 
 _WAKING_TABLES: dict[str, WakeName] = {
     "work": "work", "event": "events", "delivery": "deliveries", "request": "requests"
@@ -104,6 +104,15 @@ class Database(ABC):
         as StorageFullError or StoreError; within the block they are SQLAlchemy's own.
         """
 
+    async def transact(self, step: Callable[[Connection], _Result]) -> _Result:
+        """``step`` as a whole transaction of `write`: committed when it returns, rolled back when it raises.
+
+        On SQLite it is one visit to the writer's thread, and who writes next is already waiting there: for what is done
+        many times a second.
+        """
+        async with self.write() as connection:
+            return await connection.run_sync(step)
+
     @abstractmethod
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """One snapshot of what is committed, for reading only. Waits for a free reader."""
@@ -131,18 +140,24 @@ class InsertWatch:
 
     def notice(self, connection: Connection, statement: str) -> None:
         """``statement`` was executed in the transaction of ``connection``."""
-        if statement.startswith(_INSERT):
-            name = _WAKING_TABLES.get(statement[len(_INSERT) :].split(" ", 1)[0])
-            if name is not None:
-                self._touched.setdefault(connection, set()).add(name)
+        name = hint_of(statement)
+        if name is not None:
+            self._touched.setdefault(connection, set()).add(name)
 
     def _listen(self, connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
         self.notice(connection, statement)
 
 
-async def uncut(work: Coroutine[Any, Any, _Result]) -> _Result:
+def hint_of(statement: str) -> WakeName | None:
+    """The hint that ``statement`` asks for, if any: who waits for what it inserts."""
+    if not statement.startswith(_INSERT):
+        return None
+    return _WAKING_TABLES.get(statement[len(_INSERT) :].split(" ", 1)[0])
+
+
+async def uncut(work: Coroutine[Any, Any, _Result] | asyncio.Future[_Result]) -> _Result:
     """Run ``work`` to its end; a cancellation that came meanwhile is raised after it, in place of its outcome."""
-    task = asyncio.create_task(work)
+    task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -94,6 +94,8 @@ def lock_shared(
 
 def storable(text: str) -> str:
     """``text`` without what a database or UTF-8 refuses: NUL and lone surrogates become U+FFFD."""
+    if text.isascii() and "\x00" not in text:
+        return text
     text = text.replace("\x00", "\ufffd")
     try:
         text.encode()

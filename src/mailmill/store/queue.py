@@ -19,8 +19,9 @@ Laws:
 - Times that nodes compare (leases, deadlines, when to try again) go by the database's clock.
 - Functions run inside the caller's transaction and name at most :data:`dialect.MAX_ROWS` rows in one statement.
 
-The steps are in modules of their own: ``queue_claims``, ``account_limits``, ``queue_outcomes``, ``queue_liveness``,
-``queue_operation`` (what people do to it) and ``queue_view``; their names are to be had from here.
+The steps are in modules of their own: ``queue_claims``, ``account_limits``, ``queue_outcomes``, ``queue_exchange``
+(a worker's round), ``queue_liveness``, ``queue_operation`` (what people do to it) and ``queue_view``; their names are
+to be had from here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from mailmill.store import dialect
 from mailmill.store.account_limits import claim_limited, let_in, let_in_all, take_turns
 from mailmill.store.bulk_insert import BulkInsert
 from mailmill.store.fair_order import Tags, read_tags
-from mailmill.store.queue_claims import claim, crashed_processors, release, release_all, release_unknown
+from mailmill.store.queue_claims import Ask, claim, crashed_processors, release, release_all, release_unknown
+from mailmill.store.queue_exchange import Exchange
 from mailmill.store.queue_liveness import heartbeat, reap, retire
 from mailmill.store.queue_operation import drop, drop_unconfigured, retry
 from mailmill.store.queue_outcomes import finish
@@ -64,7 +66,9 @@ __all__ = [
     "BACKLOG",
     "MAX_CRASHES",
     "NEW_MAIL",
+    "Ask",
     "Claim",
+    "Exchange",
     "Failed",
     "FinishReport",
     "Finished",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BindParameter, Float, Integer, bindparam, exists, literal_column, select, tuple_, update
 
@@ -37,6 +37,23 @@ _RELEASE: Final = RowChanges(
 )
 
 
+class Ask(NamedTuple):
+    """What a worker would claim.
+
+    Rows that crashed are passed over; with ``crashed`` only one of those is taken, by a caller that runs nothing
+    beside it. With ``version`` the rows of newer versions are left to workers that have them, and older ones become
+    this version: it is the one that will run. ``front`` is the caller's of this processor, from claim to claim: where
+    it says is looked first.
+    """
+
+    processor: str
+    limit: int
+    deadline_seconds: float
+    version: int | None = None
+    crashed: bool = False
+    front: Front | None = None
+
+
 async def claim(
     connection: AsyncConnection,
     *,
@@ -49,29 +66,31 @@ async def claim(
     crashed: bool = False,
     front: Front | None = None,
 ) -> list[Claim]:
-    """Take up to ``limit`` pending rows of ``processor``, in fair order; none while it is paused.
+    """:func:`claim_within` of what an :class:`Ask` holds, as a step of its own."""
+    ask = Ask(processor, limit, deadline_seconds, version, crashed, front)
+    return await connection.run_sync(claim_within, worker_id, ask, now)
 
-    Rows that crashed are passed over; with ``crashed`` only one of those is taken, by a caller that runs nothing
-    beside it. With ``version`` the rows of newer versions are left to workers that have them, and older ones become
-    this version: it is the one that will run. ``now`` begins the deadline. ``front`` is the caller's of this
-    processor, from claim to claim: where it says is looked first.
 
-    The statement, once or twice: a CTE reads the head of the lane and locks it, passing over what another transaction
-    holds (``ix_work_claim``; ``ix_work_crashed`` for those); the UPDATE raises the fence of these rows.
+def claim_within(connection: Connection, worker_id: str, ask: Ask, now: Moment) -> list[Claim]:
+    """Take up to ``ask.limit`` pending rows of its processor, in fair order; none while it is paused.
+
+    ``now`` begins the deadline. The statement, once or twice: a CTE reads the head of the lane and locks it, passing
+    over what another transaction holds (``ix_work_claim``; ``ix_work_crashed`` for those that crashed); the UPDATE
+    raises the fence of these rows.
     """
-    if limit < 1:
+    if ask.limit < 1:
         return []
     own_clock = _own_clock(now)
-    return await connection.run_sync(
-        _claim,
-        _CLAIM[crashed, version is not None, own_clock is not None],
-        Front() if front is None or crashed else front,
-        1 if crashed else limit,
-        processor=processor,
-        version=version,
+    return _claim(
+        connection,
+        _CLAIM[ask.crashed, ask.version is not None, own_clock is not None],
+        Front() if ask.front is None or ask.crashed else ask.front,
+        1 if ask.crashed else ask.limit,
+        processor=ask.processor,
+        version=ask.version,
         holder=worker_id,
         now=own_clock,
-        deadline_seconds=deadline_seconds,
+        deadline_seconds=ask.deadline_seconds,
     )
 
 

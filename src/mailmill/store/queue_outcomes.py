@@ -29,7 +29,6 @@ from mailmill.store.queue_rows import (
     Failed,
     Finished,
     FinishReport,
-    Key,
     held,
     key,
 )
@@ -84,6 +83,13 @@ _SEVERAL_ROWS: Final = Statement(lambda connection: _several_rows(connection))
 async def finish(
     connection: AsyncConnection, worker_id: str, finished: Sequence[Finished], failed: Sequence[Failed], now: float
 ) -> FinishReport:
+    """:func:`finish_within` as a step of its own; on SQLite one visit to the writer's thread."""
+    return await connection.run_sync(finish_within, worker_id, finished, failed, now)
+
+
+def finish_within(
+    connection: Connection, worker_id: str, finished: Sequence[Finished], failed: Sequence[Failed], now: float
+) -> FinishReport:
     """Record what became of claims, as far as they are still this worker's. ``now`` is when, as recorded.
 
     Statements, each for up to :data:`dialect.MAX_ROWS` rows, in this order:
@@ -95,18 +101,9 @@ async def finish(
     5. What results announce and what is given up: SELECT of whose these messages are and where they lie, then INSERT of
        their events.
     6. INSERT of the events of messages that have no work left.
-
-    On SQLite all of it is one visit to the writer's thread.
     """
-    return await connection.run_sync(_finish, worker_id, finished, failed, now)
-
-
-def _finish(
-    connection: Connection, worker_id: str, finished: Sequence[Finished], failed: Sequence[Failed], now: float
-) -> FinishReport:
     locked = _lock_shared(connection, [done.claim for done in finished])
-    rows_gone = _take_out(connection, worker_id, [done.claim for done in finished])
-    recorded = [done for done in finished if key(done.claim) in rows_gone]
+    recorded = _take_out(connection, worker_id, finished)
     _record_results(connection, recorded, now)
     set_back = _set_back(connection, worker_id, failed, now)
     _tell(connection, recorded, set_back, now)
@@ -212,12 +209,14 @@ def _tell(connection: Connection, recorded: Sequence[Finished], set_back: Sequen
     event_log.append_within(connection, [event for event in events if event is not None])
 
 
-def _take_out(connection: Connection, worker_id: str, claims: Sequence[Claim]) -> set[Key]:
-    gone: set[Key] = set()
-    keys = [key(claim) for claim in claims]
-    for some in dialect.chunks(keys):
-        gone.update(_TAKE_OUT(connection, some, holder=worker_id))
-    return gone
+def _take_out(connection: Connection, worker_id: str, finished: Sequence[Finished]) -> Sequence[Finished]:
+    """Delete the rows that are still held; returns whose they were."""
+    keys = [key(done.claim) for done in finished]
+    gone = [row for some in dialect.chunks(keys) for row in _TAKE_OUT(connection, some, holder=worker_id)]
+    if len(gone) == len(finished):
+        return finished
+    still_held = set(gone)
+    return [done for done in finished if key(done.claim) in still_held]
 
 
 def _record_results(connection: Connection, recorded: Sequence[Finished], now: float) -> None:

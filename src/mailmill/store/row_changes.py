@@ -1,7 +1,7 @@
 """Rows that are changed or deleted one by one, each by its key and values of its own, many at once.
 
 PostgreSQL is given an array for each value and joins it to the table: one statement for all. SQLite executes the
-statement for each of them, and deletes a piece at a time where all its rows are there.
+statement for each of them, and deletes in pieces where all rows are there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy import ARRAY, Integer, bindparam, column, delete, func, select, 
 
 from mailmill.store import dialect
 from mailmill.store.bulk_insert import PIECE_ROWS
+from mailmill.store.driver_cursor import driver_cursor
 from mailmill.store.given_rows import element
 from mailmill.store.statement import Compiled, compiled
 
@@ -71,19 +72,15 @@ class RowChanges:
         statement = self._statement(connection)
         places = {f"given_{name}": at for at, name in enumerate(self._values)}
         fixed = {**statement.constants, **parameters}
-        # The driver's own cursor: all that SQLAlchemy does for an execution would be done for each row.
-        cursor = connection.connection.cursor()
-        try:
-            order = [(places.get(name), None if name in places else fixed[name]) for name in statement.order]
-            changed = []
+        order = [(places.get(name), None if name in places else fixed[name]) for name in statement.order]
+        changed = []
+        with driver_cursor(connection) as cursor:
             for row in rows:
                 values = [fixed_value if place is None else row[place] for place, fixed_value in order]
                 cursor.execute(statement.text, values)
                 if cursor.rowcount:
                     changed.append(row)
-            return changed
-        finally:
-            cursor.close()
+        return changed
 
     def _statement(self, connection: Connection) -> Compiled:
         known = self._compiled.get(connection.dialect.name)
@@ -115,30 +112,31 @@ class RowDeletions(RowChanges):
         self, connection: Connection, rows: Sequence[RowType], parameters: Mapping[str, Any]
     ) -> list[RowType]:
         whole = len(rows) - len(rows) % PIECE_ROWS
-        deleted: list[RowType] = []
-        for start in range(0, whole, PIECE_ROWS):
-            piece = rows[start : start + PIECE_ROWS]
-            gone = self._all_gone(connection, piece, parameters)
-            deleted += piece if gone else self._one_by_one(connection, piece, parameters)
-        return deleted + self._one_by_one(connection, rows[whole:], parameters)
+        pieces, rest = rows[:whole], rows[whole:]
+        gone = list(pieces)
+        if not self._all_gone(connection, pieces, parameters):
+            gone = self._one_by_one(connection, pieces, parameters)
+        return gone + self._one_by_one(connection, rest, parameters) if rest else gone
 
-    def _all_gone(self, connection: Connection, piece: Sequence[RowType], parameters: Mapping[str, Any]) -> bool:
-        """Delete a piece; False, and nothing is done, where one of its rows was not there: it is not told which."""
+    def _all_gone(self, connection: Connection, rows: Sequence[RowType], parameters: Mapping[str, Any]) -> bool:
+        """Delete whole pieces; False, and nothing is done, where a row was not there: it is not told which."""
+        if not rows:
+            return True
         if self._of_piece is None:
             self._of_piece = self._compile_piece(connection)
         fixed = {**self._of_piece.constants, **parameters}
-        after = [fixed[name] for name in self._of_piece.order[len(piece) * len(self._values) :]]
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute("SAVEPOINT piece")
-            cursor.execute(self._of_piece.text, (*chain.from_iterable(piece), *after))
-            all_gone: bool = cursor.rowcount == len(piece)
-            if not all_gone:
-                cursor.execute("ROLLBACK TO piece")
-            cursor.execute("RELEASE piece")
-            return all_gone
-        finally:
-            cursor.close()
+        after = [fixed[name] for name in self._of_piece.order[PIECE_ROWS * len(self._values) :]]
+        with driver_cursor(connection) as cursor:
+            cursor.execute("SAVEPOINT pieces")
+            deleted = 0
+            for start in range(0, len(rows), PIECE_ROWS):
+                piece = chain.from_iterable(rows[start : start + PIECE_ROWS])
+                cursor.execute(self._of_piece.text, (*piece, *after))
+                deleted += cursor.rowcount
+            if deleted != len(rows):
+                cursor.execute("ROLLBACK TO pieces")
+            cursor.execute("RELEASE pieces")
+        return deleted == len(rows)
 
     def _compile_piece(self, connection: Connection) -> Compiled:
         names = [[f"given_{name}_{at}" for name in self._values] for at in range(PIECE_ROWS)]

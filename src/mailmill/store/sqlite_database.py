@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, event, make_url
@@ -37,10 +37,13 @@ from mailmill.store.data_folder import (
     make_private_file,
     make_private_folder,
 )
-from mailmill.store.database import Database, InsertWatch, WakeName, uncut
+from mailmill.store.database import Database, InsertWatch, WakeName, hint_of, uncut
 from mailmill.store.migrate import migrate_sqlite
 
+_Result = TypeVar("_Result")
+
 _BUSY_TIMEOUT_SECONDS = 10.0
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
 _FULL_ERRORS = frozenset({"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"})
 _DAMAGE_ERRORS = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
@@ -111,6 +114,28 @@ class SqliteDatabase(Database):
                         self._inserts.take(connection)
                         await uncut(connection.close())
 
+    async def transact(self, step: Callable[[SyncConnection], _Result]) -> _Result:
+        began = time.monotonic()
+        touched: set[WakeName] = set()
+
+        def notice(statement: str) -> None:
+            name = hint_of(statement)
+            if name is not None:
+                touched.add(name)
+
+        async with self._turn:
+            # While it waits for its turn in the writer's thread others may take theirs behind it.
+            waiting = None if self._kept is None else self._kept.driver.transact(_BEGIN_WRITING, notice, step)
+        if waiting is None:
+            return await super().transact(step)
+        with _translated():
+            try:
+                return await uncut(waiting)
+            finally:
+                if waiting.exception() is None:  # one that was cancelled stands too
+                    self.wake.notify(touched)
+                    self.observe_write(time.monotonic() - began)
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         with _translated():
@@ -148,9 +173,12 @@ class _UncutConnection(AsyncConnection):
 
     async def run_sync(self, fn: Any, *arg: Any, **kw: Any) -> Any:
         """One visit to the writer's thread, however many statements ``fn`` executes on the connection it is given."""
-        connection = self._proxied
-        driver = cast("sqlite_driver.Connection", connection.connection.driver_connection)
-        return await uncut(driver.visit(partial(self._notice, connection), lambda visitor: fn(visitor, *arg, **kw)))
+        notice = partial(self._notice, self._proxied)
+        return await uncut(self.driver.visit(notice, lambda visitor: fn(visitor, *arg, **kw)))
+
+    @property
+    def driver(self) -> sqlite_driver.Connection:
+        return cast("sqlite_driver.Connection", self._proxied.connection.driver_connection)
 
 
 @contextmanager
@@ -226,7 +254,7 @@ def _prepare(path: Path, lock: FolderLock, readers: int, stays: bool) -> tuple[A
             "sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"}
         )
         return (
-            _sqlite_engine(writing, pool_size=1, begin="BEGIN IMMEDIATE", pragmas=_WRITER_PRAGMAS, visited=True),
+            _sqlite_engine(writing, pool_size=1, begin=_BEGIN_WRITING, pragmas=_WRITER_PRAGMAS, visited=True),
             _sqlite_engine(reading, pool_size=readers, begin="BEGIN", pragmas=_READER_PRAGMAS),
         )
     except sqlite3.Error as error:

@@ -9,8 +9,10 @@ all of them one visit.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar, cast
 
@@ -18,7 +20,11 @@ import aiosqlite
 import sqlalchemy
 from sqlalchemy.pool import StaticPool
 
+from mailmill.store import driver_cursor
+
 _Result = TypeVar("_Result")
+
+_ROLLED_BACK = "the transaction was rolled back by an error before"
 
 
 class Connection(aiosqlite.Connection):
@@ -67,23 +73,59 @@ class Connection(aiosqlite.Connection):
         """
         return cast("_Result", await self.run(partial(self._visit, executed, function)))
 
+    def transact(
+        self, begin: str, executed: Callable[[str], None], function: Callable[[sqlalchemy.Connection], _Result]
+    ) -> asyncio.Future[_Result]:
+        """A visit that is a whole transaction, begun by ``begin``; rolled back where ``function`` or the COMMIT raises.
+
+        Its turn in the thread is taken before this returns, while no other transaction is open: what is asked of the
+        connection from then on comes after it.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((future, partial(self._transact, begin, executed, function)))
+        return future
+
     def _open_to_visits(self) -> None:
         engine = sqlalchemy.create_engine(
             "sqlite+pysqlite://", creator=lambda: self._conn, poolclass=StaticPool, hide_parameters=True
         )
 
-        @sqlalchemy.event.listens_for(engine, "after_cursor_execute")
-        def tell(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        def tell(statement: str) -> None:
             if self._executed is not None:
                 self._executed(statement)
 
+        @sqlalchemy.event.listens_for(engine, "after_cursor_execute")
+        def listen(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+            tell(statement)
+
         self._visitor = engine.connect()
+        self._visitor.info[driver_cursor.LISTENER] = tell
 
     def _visit(self, executed: Callable[[str], None], function: Callable[[sqlalchemy.Connection], _Result]) -> _Result:
+        self._begin()
+        return self._on_visit(executed, function)
+
+    def _transact(
+        self, begin: str, executed: Callable[[str], None], function: Callable[[sqlalchemy.Connection], _Result]
+    ) -> _Result:
+        self._conn.execute(begin).close()
+        try:
+            result = self._on_visit(executed, function)
+            if not self._conn.in_transaction:
+                raise sqlite3.OperationalError(_ROLLED_BACK)
+            self._conn.commit()
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._conn.rollback()
+            raise
+        return result
+
+    def _on_visit(
+        self, executed: Callable[[str], None], function: Callable[[sqlalchemy.Connection], _Result]
+    ) -> _Result:
         if self._visitor is None:
             raise RuntimeError("visited before it was open to visits")
         self._executed = executed
-        self._begin()
         return function(self._visitor)
 
     def _begin(self) -> None:
@@ -95,7 +137,7 @@ class Connection(aiosqlite.Connection):
     def _still_begun(self) -> None:
         """SQLite ends a transaction by itself when the disk is full, say: what follows must not stand for itself."""
         if self._begun and not self._conn.in_transaction:
-            raise sqlite3.OperationalError("the transaction was rolled back by an error before")
+            raise sqlite3.OperationalError(_ROLLED_BACK)
 
     async def run(self, function: partial[Any]) -> Any:
         """``function`` in the connection's thread."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mailmill.store import dialect
+from mailmill.store.driver_cursor import driver_cursor, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,17 +59,18 @@ class Statement:
             return self._execute(connection, parameters).all()
         # The driver's own cursor: a claim's rows would take SQLAlchemy a sixth as long as the claim.
         known = self._known(connection)
-        cursor = connection.connection.cursor()
-        try:
+        with driver_cursor(connection) as cursor:
             cursor.execute(known.text, known.values(parameters))
-            return cursor.fetchall()
-        finally:
-            cursor.close()
+            rows: Sequence[Any] = cursor.fetchall()
+        return rows
 
     def inserted(self, connection: Connection, **parameters: Any) -> range:
         """Execute an INSERT on SQLite; the ids that its rows got. Raises KeyError where a parameter is missing."""
-        result = self._execute(connection, parameters)
-        return range(result.lastrowid - result.rowcount + 1, result.lastrowid + 1) if result.rowcount else range(0)
+        known = self._known(connection)
+        with driver_cursor(connection) as cursor:
+            cursor.execute(known.text, known.values(parameters))
+            tell(connection, known.text)
+            return range(cursor.lastrowid - cursor.rowcount + 1, cursor.lastrowid + 1) if cursor.rowcount else range(0)
 
     def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> CursorResult[Any]:
         known = self._known(connection)
