@@ -173,6 +173,28 @@ async def test_a_slow_processor_holds_back_no_other(store: Store) -> None:
     assert len(await store.results()) == 60
 
 
+async def test_a_lane_that_is_free_does_not_wait_for_slow_ones(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four that run for long one ends: the fifth begins, though the others go on."""
+    monkeypatch.setattr(pump, "_GATHER_SECONDS", 0.0)  # as where a run takes many times as long as a transaction
+    ids = await store.add([f"mail {n}" for n in range(5)], "a")
+    begun = {message_id: asyncio.Event() for message_id in ids}
+    ends = {message_id: asyncio.Event() for message_id in ids}
+
+    async def slow(message: Any, context: Any) -> None:
+        begun[context.message_id].set()
+        await ends[context.message_id].wait()
+
+    async with working(store, a_processor("a", slow, concurrency=4)) as made, asyncio.timeout(60):
+        for message_id in ids[:4]:
+            await begun[message_id].wait()
+        ends[ids[2]].set()
+        await begun[ids[4]].wait()
+        for end in ends.values():
+            end.set()
+        await settled(made)
+    assert len(await store.results()) == 5
+
+
 async def test_no_more_run_at_once_than_stated(store: Store) -> None:
     running, most = 0, 0
 

@@ -43,6 +43,7 @@ BATCH: Final = 300
 """Rows claimed at once at most."""
 
 _AHEAD_SECONDS: Final = 0.1
+_GATHER_SECONDS: Final = 0.02
 _MAX_BACK_OFF_SECONDS: Final = 10.0
 
 _NO_HISTORIES: Final[Mapping[int, SenderHistory]] = MappingProxyType({})
@@ -151,8 +152,9 @@ class Pump:
 
     def _room(self) -> int:
         target = self._target()
-        in_hand = len(self.held)
-        room = target - in_hand if in_hand <= target // 2 else 0
+        room = target - len(self.held)
+        if room < min(target - target // 2, self._worth_asking()):
+            room = 0
         if self._rate is not None:
             room = min(room, self._rate.burst - len(self._inbox) - self._ready.qsize())
         return room
@@ -163,6 +165,14 @@ class Pump:
             return concurrency
         ahead = int(concurrency * _AHEAD_SECONDS / max(self._seconds_each, 1e-6))
         return max(concurrency, min(ahead, BATCH))
+
+    def _worth_asking(self) -> int:
+        """How much room is worth a transaction: what comes free in a moment. Where a run takes long (a model that is
+        asked, say) that is a few lanes; they would wait empty for half of the others.
+        """
+        if self._seconds_each is None:
+            return self.processor.concurrency
+        return max(1, int(self.processor.concurrency * _GATHER_SECONDS / max(self._seconds_each, 1e-6)))
 
     async def _feed_lanes(self) -> None:
         failures = 0

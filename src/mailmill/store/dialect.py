@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table
+    from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     AnyConnection = AsyncConnection | Connection
@@ -69,6 +69,19 @@ def row_id(connection: AnyConnection, table: Table, key: ColumnElement[int]) -> 
 def skip_locked(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Lock the rows that are free and pass over those that another transaction holds."""
     return rows.with_for_update(skip_locked=True, of=of) if is_postgresql(connection) else rows
+
+
+def first_free(connection: AnyConnection, rows: Select[Any], limit: BindParameter[int], of: FromClause) -> Select[Any]:
+    """The first ``limit`` of ``rows`` in their order, locked as by :func:`skip_locked`; on PostgreSQL no more than
+    :data:`MAX_ROWS`.
+
+    PostgreSQL takes a limit that it does not know for a tenth of all rows. A plan for that looks so dear, where there
+    are many, that it would make one for each execution, which takes as long as the claim. So it is told a bound.
+    """
+    if not is_postgresql(connection):
+        return rows.limit(limit)
+    free = skip_locked(connection, rows.limit(literal_column(str(MAX_ROWS))), of).subquery("free")
+    return select(*free.c).limit(limit)
 
 
 def lock(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:

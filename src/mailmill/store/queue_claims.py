@@ -23,7 +23,7 @@ from mailmill.store.tables import work
 from mailmill.store.work_state import CRASHED, PENDING, PENDING_BY_KEY, PROCESSING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Update
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -98,15 +98,26 @@ def _claim(connection: Connection, statement: Statement, front: Front, limit: in
     turn = front.turn()
     rows: list[Any] = []
     if turn != BEGINNING:
-        rows += statement.rows(connection, limit=limit, from_priority=turn.priority, from_vt=turn.vt, **parameters)
+        rows += _look(connection, statement, turn, limit, parameters)
     if len(rows) < limit:
         began = time.monotonic()
-        first = {"from_priority": BEGINNING.priority, "from_vt": BEGINNING.vt}
-        rows += statement.rows(connection, limit=limit - len(rows), **first, **parameters)
+        rows += _look(connection, statement, BEGINNING, limit - len(rows), parameters)
         front.looked(time.monotonic() - began)
     rows.sort(key=_TURN)
     front.reached(Turn._make(_TURN(rows[-1])) if len(rows) == limit else None)
     return _claims(rows)
+
+
+def _look(
+    connection: Connection, statement: Statement, begin: Turn, limit: int, parameters: Mapping[str, Any]
+) -> list[Any]:
+    rows: list[Any] = []
+    while (wanted := limit - len(rows)) > 0:
+        found = statement.rows(connection, limit=wanted, from_priority=begin.priority, from_vt=begin.vt, **parameters)
+        rows += found
+        if len(found) < min(wanted, dialect.MAX_ROWS):
+            break
+    return rows
 
 
 def _claiming(connection: Connection, *, crashed: bool, of_version: bool, own_clock: bool) -> Update:
@@ -116,12 +127,10 @@ def _claiming(connection: Connection, *, crashed: bool, of_version: bool, own_cl
     free = claimable(processor, version, crashed=crashed)
     row = dialect.row_id(connection, work, work.c.message_id)
     # The locking SELECT stands in a CTE of its own: PostgreSQL never inlines one, so it runs once and LIMIT holds.
-    head = dialect.skip_locked(
+    head = dialect.first_free(
         connection,
-        select(row.label("row"))
-        .where(*free, not_paused(processor), _from_turn())
-        .order_by(work.c.priority, work.c.vt)
-        .limit(bindparam("limit", type_=Integer)),
+        select(row.label("row")).where(*free, not_paused(processor), _from_turn()).order_by(work.c.priority, work.c.vt),
+        bindparam("limit", type_=Integer),
         of=work,
     ).cte("head")
     chosen = row.in_(select(head.c.row))

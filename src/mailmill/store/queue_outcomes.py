@@ -16,7 +16,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, bindparam, func, select, update
+from sqlalchemy import ARRAY, BigInteger, Float, Text, bindparam, delete, func, literal_column, select, update
+from sqlalchemy.dialects import postgresql
 
 from mailmill.model import EventName
 from mailmill.store import dialect, event_log, queue_events, work_errors
@@ -71,6 +72,7 @@ _INSERT_RESULTS: Final = BulkInsert[tuple[Any, ...]](
     ("message_id", "processor", "version", "value", "attempts", "seconds", "finished_at", "errors"),
     replace=True,
 )
+_RECORD_ON_POSTGRESQL: Final = Statement(lambda _connection: _recording())
 _MESSAGES: Final = GivenRows("messages", message.c.id)
 _LOCK_MESSAGES: Final = Statement(
     lambda connection: dialect.lock(
@@ -96,15 +98,15 @@ def finish_within(
 
     1. PostgreSQL: messages that have work besides what is done here are locked, before their work as everywhere.
     2. DELETE of the work rows that are done, under the fence: what goes is what counts from here on.
-    3. INSERT of their results; a result of the same version is replaced (a rerun).
+    3. INSERT of their results; a result of the same version is replaced (a rerun). On PostgreSQL it is one statement
+       with the DELETE.
     4. Failures only: UPDATE to waiting or failed, under the fence.
     5. What results announce and what is given up: SELECT of whose these messages are and where they lie, then INSERT of
        their events.
     6. INSERT of the events of messages that have no work left.
     """
     locked = _lock_shared(connection, [done.claim for done in finished])
-    recorded = _take_out(connection, worker_id, finished)
-    _record_results(connection, recorded, now)
+    recorded = _record(connection, worker_id, finished, now)
     set_back = _set_back(connection, worker_id, failed, now)
     _tell(connection, recorded, set_back, now)
     return FinishReport(
@@ -209,17 +211,16 @@ def _tell(connection: Connection, recorded: Sequence[Finished], set_back: Sequen
     event_log.append_within(connection, [event for event in events if event is not None])
 
 
-def _take_out(connection: Connection, worker_id: str, finished: Sequence[Finished]) -> Sequence[Finished]:
-    """Delete the rows that are still held; returns whose they were."""
+def _record(connection: Connection, worker_id: str, finished: Sequence[Finished], now: float) -> Sequence[Finished]:
+    """Delete the rows that are still held and write their results; returns whose they were."""
+    if dialect.is_postgresql(connection):
+        return [done for some in dialect.chunks(finished) for done in _record_at_once(connection, worker_id, some, now)]
     keys = [key(done.claim) for done in finished]
     gone = [row for some in dialect.chunks(keys) for row in _TAKE_OUT(connection, some, holder=worker_id)]
-    if len(gone) == len(finished):
-        return finished
-    still_held = set(gone)
-    return [done for done in finished if key(done.claim) in still_held]
-
-
-def _record_results(connection: Connection, recorded: Sequence[Finished], now: float) -> None:
+    recorded = finished
+    if len(gone) < len(finished):
+        still_held = set(gone)
+        recorded = [done for done in finished if key(done.claim) in still_held]
     _INSERT_RESULTS.insert(
         connection,
         [
@@ -236,6 +237,51 @@ def _record_results(connection: Connection, recorded: Sequence[Finished], now: f
             for done in recorded
         ],
     )
+    return recorded
+
+
+def _record_at_once(connection: Connection, worker_id: str, finished: Sequence[Finished], now: float) -> list[Finished]:
+    rows = _RECORD_ON_POSTGRESQL.rows(
+        connection,
+        message_ids=[done.claim.message_id for done in finished],
+        processors=[done.claim.processor for done in finished],
+        fences=[done.claim.fence for done in finished],
+        outcomes=[dialect.storable(done.value) for done in finished],
+        took=[done.seconds for done in finished],
+        holder=worker_id,
+        at=now,
+    )
+    return [finished[place - 1] for place in sorted([row[0] for row in rows])]
+
+
+def _recording() -> Select[Any]:
+    """DELETE and INSERT in one statement. What a result tells of its work is taken from the row, which under the fence
+    is as it was claimed.
+    """
+    given = func.unnest(
+        bindparam("message_ids", type_=ARRAY(BigInteger)),
+        bindparam("processors", type_=ARRAY(Text)),
+        bindparam("fences", type_=ARRAY(BigInteger)),
+        bindparam("outcomes", type_=ARRAY(Text)),
+        bindparam("took", type_=ARRAY(Float)),
+    ).table_valued("message_id", "processor", "fence", "value", "seconds", with_ordinality="place", name="given")
+    given = given.render_derived()
+    row = (work.c.message_id, work.c.processor, work.c.version, work.c.attempt, work.c.errors)
+    gone = delete(work).where(held(given.c)).returning(*row, given.c.value, given.c.seconds, given.c.place).cte("gone")
+    values = {
+        "message_id": gone.c.message_id,
+        "processor": gone.c.processor,
+        "version": gone.c.version,
+        "value": gone.c.value,
+        "attempts": gone.c.attempt + literal_column("1"),
+        "seconds": gone.c.seconds,
+        "finished_at": bindparam("at", type_=Float),
+        "errors": gone.c.errors,
+    }
+    adding = postgresql.insert(result).from_select(list(values), select(*values.values()))
+    replaced = {name: adding.excluded[name] for name in values if name not in result.primary_key.columns}
+    recorded = adding.on_conflict_do_update(index_elements=list(result.primary_key.columns), set_=replaced)
+    return select(gone.c.place).add_cte(recorded.cte("recorded"))
 
 
 def _set_back(connection: Connection, worker_id: str, failed: Sequence[Failed], now: float) -> list[Failed]:
