@@ -88,7 +88,7 @@ async def _drain(database: Database, batches: int, workers: int) -> dict[str, An
             finished = [Finished(claim, _VALUE, 0.001) for claim in held]
             ask = Ask(backlog.PROCESSOR, _BATCH, _DEADLINE_SECONDS, backlog.VERSION, front=front)
             exchange = Exchange(name, finished, finished_at=time.time(), asks=[ask])
-            report, [held] = await database.transact(exchange)
+            report, [held], _ = await database.transact(exchange)
             if report.recorded != len(finished) or len(report.processed_ids) != len(finished):
                 raise RuntimeError(f"not all was recorded: {report}")
             rows += report.recorded
@@ -108,15 +108,10 @@ async def _drain(database: Database, batches: int, workers: int) -> dict[str, An
 
 
 async def _claim(connection: Any, worker_id: str) -> list[Claim]:
-    return await queue.claim(
-        connection,
-        processor=backlog.PROCESSOR,
-        version=backlog.VERSION,
-        worker_id=worker_id,
-        limit=_BATCH,
-        deadline_seconds=_DEADLINE_SECONDS,
-        now=time.time(),
-    )
+    ask = Ask(backlog.PROCESSOR, _BATCH, _DEADLINE_SECONDS, backlog.VERSION)
+    exchanged = await connection.run_sync(Exchange(worker_id, asks=[ask]))
+    [claims] = exchanged.claims
+    return list(claims)
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,7 @@
 """Dying on purpose, inside the process that is to die: every commit point reports here, and at one of them it ends.
 
-The points are found from outside, by wrapping the doors that all writes go through (`SqliteDatabase.write`,
-`BlobStore.put_batch`) and the functions that say what a transaction is about; ``src`` knows nothing of it.
+The points are found from outside, by wrapping the doors that all writes go through (`SqliteDatabase.write` and
+`transact`, `BlobStore.put_batch`) and the functions that say what a transaction is about; ``src`` knows nothing of it.
 
 A transaction is named after what it does (`Killer.install`), and comes to two phases: ``…/uncommitted``, when all is
 written and COMMIT not yet said, and ``…/committed``, before anybody in the process has learnt of it.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,9 +34,14 @@ class Killer:
         self._transaction: list[str] = []
         self._opened = False
         self._step: list[str] | None = None
-        self._stepped = False  # it has its points already, where `write` is what a step runs in
+        self._lock = threading.Lock()
 
     def came_to(self, phase: str) -> None:
+        # Also in the writer's thread: what others come to while this one dies must not be noted after it.
+        with self._lock:
+            self._came_to(phase)
+
+    def _came_to(self, phase: str) -> None:
         hit = self.armed and phase == self._phase
         self._left -= hit
         fatal = hit and self._left == 0
@@ -108,10 +114,11 @@ class Killer:
         async def write(self: SqliteDatabase, **options: Any) -> AsyncIterator[Any]:
             points: list[str] = []
             async with real(self, **options) as connection:
-                # There is one writer at a time, so what is noted until the block ends is of this transaction.
-                killer._transaction, killer._stepped = points, False
+                # There is one writer at a time, so what is noted until the block ends is of this transaction; but for
+                # a step of before that still runs, which has a list of its own.
+                killer._transaction = points
                 yield connection
-                if not points and killer._opened and not killer._stepped:
+                if not points and killer._opened:
                     points.append("unknown")
                 for point in points:
                     killer.came_to(f"{point}/uncommitted")
@@ -125,11 +132,13 @@ class Killer:
 
             def whole(visitor: Any) -> Any:
                 # In the writer's thread, where nothing of another transaction runs meanwhile.
-                killer._step, killer._stepped = points, True
+                killer._step = points
                 try:
                     result = step(visitor)
                 finally:
                     killer._step = None
+                if not points:
+                    points.append("unknown")
                 for point in points:
                     killer.came_to(f"{point}/uncommitted")
                 return result

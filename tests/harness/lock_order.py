@@ -130,7 +130,7 @@ def watched() -> Iterator[list[str]]:
             event.remove(Engine, "before_cursor_execute", listen)
 
 
-_DOORS = ("owned_database.py", "doors.py", "contextlib.py")
+_DOORS = ("store/database.py", "owned_database.py", "doors.py", "contextlib.py")
 
 
 def _origin(frame: FrameType | None) -> str | None:

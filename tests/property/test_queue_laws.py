@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from harness import steps
 from mailmill.store import queue
 from mailmill.store.queue import Claim, Finished, NewWork
 from mailmill.store.tables import account, event, message, result, work
@@ -87,7 +88,7 @@ class Play:
         async def claim(connection: AsyncConnection) -> list[Claim]:
             claims: list[Claim] = []
             for name in names:
-                claims += await queue.claim(
+                claims += await steps.claim(
                     connection,
                     processor=name,
                     worker_id=player.name,
@@ -111,7 +112,7 @@ class Play:
             player.held = []
 
         await self._begin(
-            player, lambda connection: queue.finish(connection, player.name, outcomes, [], 20.0), committed
+            player, lambda connection: steps.finish(connection, player.name, outcomes, [], 20.0), committed
         )
 
     async def end_all(self) -> None:

@@ -30,6 +30,7 @@ from sqlalchemy import event as sa_event
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from harness import steps
 from mailmill.store import dialect, processors, queue
 from mailmill.store.queue import BACKLOG, NEW_MAIL, Claim, Failed, Finished, NewWork
 from mailmill.store.queue_front import Front
@@ -367,7 +368,7 @@ class Queue(RuleBasedStateMachine):
                 "crashed": crashed,
             }
             if most is None:
-                return await queue.claim(connection, front=front, **how)
+                return await steps.claim(connection, front=front, **how)
             await queue.take_turns(connection, [name])
             claims, _more = await queue.claim_limited(connection, account_limit=most, **how)
             return claims
@@ -382,7 +383,7 @@ class Queue(RuleBasedStateMachine):
         async def finish(connection: AsyncConnection) -> Any:
             limited = sorted({one.processor for one in every if LIMITS[one.processor] is not None})
             await queue.take_turns(connection, limited)
-            report = await queue.finish(connection, worker_id, finished, failed, NOW)
+            report = await steps.finish(connection, worker_id, finished, failed, NOW)
             for name in limited:
                 accounts = {one.account_id for one in every if one.processor == name}
                 await queue.let_in(connection, name, accounts, LIMITS[name] or 0)

@@ -17,7 +17,7 @@ from blockbuster import BlockBuster
 from sqlalchemy import func, select, update
 from work_rows import add_account, add_mail, add_place
 
-from harness import stores
+from harness import steps, stores
 from harness.patience import eventually
 from mailmill.app import reprocessing
 from mailmill.app.application import Application, open_application
@@ -26,7 +26,7 @@ from mailmill.app.use_cases import UseCases
 from mailmill.clock import boot_seconds
 from mailmill.errors import ConflictError, InvalidRequestError, NotFoundError
 from mailmill.settings import Settings, load_settings
-from mailmill.store import queue, reprocess, reprocess_cancel, reprocess_pieces
+from mailmill.store import reprocess, reprocess_cancel, reprocess_pieces
 from mailmill.store.reprocess import Wanted
 from mailmill.store.tables import event, message, result, work
 
@@ -154,7 +154,7 @@ async def test_it_is_cancelled_and_what_has_begun_goes_on(settings: Settings) ->
         use_cases = application.reprocessing
         asked = await use_cases.start(processor="category")
         async with application.database.write() as connection:
-            [begun] = await queue.claim(
+            [begun] = await steps.claim(
                 connection, processor="category", worker_id="w", limit=1, deadline_seconds=60, now=time.time()
             )
         told = await use_cases.cancel(int(asked["id"]))

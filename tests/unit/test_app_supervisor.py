@@ -17,7 +17,7 @@ from blockbuster import BlockBuster
 from sqlalchemy import select
 from work_rows import add_messages, events, new_work
 
-from harness import stores
+from harness import steps, stores
 from mailmill.alerts.dispatcher import Dispatcher
 from mailmill.app import figures, housekeeping, one_pass, wiring
 from mailmill.app.application import Application, open_application
@@ -248,7 +248,7 @@ async def test_what_a_crash_left_is_taken_back_and_counted_at_the_start(settings
             rows = [new_work(number, "threat", account_id=account_id) for number in (1, 2, 3)]
             await queue.enqueue(connection, rows, 1.0)
             [threat] = [one for one in application.processors if one.name == "threat"]
-            held = await queue.claim(
+            held = await steps.claim(
                 connection,
                 processor=threat.name,
                 version=threat.version,

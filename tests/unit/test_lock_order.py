@@ -16,7 +16,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from store_mail import NOW, Store, arrival, new_store, open_database
 
-from harness import lock_order
+from harness import lock_order, steps
 from harness.interleaving import beside, waits
 from mailmill.app import housekeeping, removal
 from mailmill.model import Backlog, EventName
@@ -59,13 +59,13 @@ async def claimed(store: Store, processor: str = "threat") -> list[Claim]:
     """All work of ``processor``, by a worker that then gives no sign of life."""
     async with store.database.write() as connection:
         await queue.heartbeat(connection, "worker", NOW)
-        return await queue.claim(
+        return await steps.claim(
             connection, processor=processor, worker_id="worker", limit=100, deadline_seconds=3600, now=NOW
         )
 
 
 async def finish(connection: AsyncConnection, *claims: Claim) -> int:
-    report = await queue.finish(connection, "worker", [Finished(one, "{}", 0.1) for one in claims], [], NOW)
+    report = await steps.finish(connection, "worker", [Finished(one, "{}", 0.1) for one in claims], [], NOW)
     return report.recorded
 
 

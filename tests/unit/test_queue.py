@@ -16,6 +16,7 @@ from sqlalchemy import event as sa_event
 from sqlalchemy.ext.asyncio import AsyncConnection
 from work_rows import add_account, add_messages, add_place, claim, events, finished, new_work, told
 
+from harness import steps
 from mailmill.store import dialect, queue
 from mailmill.store.database import Database
 from mailmill.store.message_queries import get_message
@@ -66,7 +67,7 @@ async def test_enqueue_keeps_a_row_that_is_there(database: Database) -> None:
         await queue.enqueue(connection, [new_work(1), new_work(1, "summary")], 11.0)
     assert await states(database) == {(1, "threat"): "processing", (1, "summary"): "pending"}
     async with database.write() as connection:
-        report = await queue.finish(connection, "w", [finished(held)], [], 12.0)
+        report = await steps.finish(connection, "w", [finished(held)], [], 12.0)
     assert report.recorded == 1
 
 
@@ -93,11 +94,11 @@ async def test_newer_versions_are_left_and_older_ones_become_what_runs(database:
     async with database.write() as connection:
         await add_messages(connection, [1, 2])
         await queue.enqueue(connection, [new_work(1, version=1), new_work(2, version=3)], 10.0)
-        claimed = await queue.claim(
+        claimed = await steps.claim(
             connection, processor="threat", worker_id="w", limit=9, deadline_seconds=60, now=11.0, version=2
         )
         assert [(one.message_id, one.version) for one in claimed] == [(1, 2)]
-        await queue.finish(connection, "w", [finished(claimed[0])], [], 12.0)
+        await steps.finish(connection, "w", [finished(claimed[0])], [], 12.0)
         assert (await connection.execute(select(result.c.message_id, result.c.version))).all() == [(1, 2)]
 
 
@@ -109,11 +110,11 @@ async def test_finish_records_result_and_events_and_marks_the_message(database: 
         (threat,) = await claim(connection)
         (summary,) = await claim(connection, processor="summary")
     async with database.write() as connection:
-        first = await queue.finish(connection, "w", [finished(threat, '{"verdict":"x"}', ("threatFound",))], [], 20.0)
+        first = await steps.finish(connection, "w", [finished(threat, '{"verdict":"x"}', ("threatFound",))], [], 20.0)
         assert first == queue.FinishReport(recorded=1, stale=0, processed_ids=())
         assert (await get_message(connection, 1)).processed_at is None
     async with database.write() as connection:
-        second = await queue.finish(connection, "w", [finished(summary)], [], 21.0)
+        second = await steps.finish(connection, "w", [finished(summary)], [], 21.0)
         assert second.processed_ids == (1,)
         assert (await get_message(connection, 1)).processed_at == 21.0
         stored = (await connection.execute(select(result).order_by(result.c.processor))).all()
@@ -137,7 +138,7 @@ async def test_events_name_a_living_place_only(database: Database) -> None:
         await add_place(connection, 1, "Archive")
         await connection.execute(place.update().where(place.c.mailbox_id == 1).values(expunged_at=5.0))
         await queue.enqueue(connection, [new_work(1)], 10.0)
-        await queue.finish(connection, "w", [finished(one) for one in await claim(connection)], [], 11.0)
+        await steps.finish(connection, "w", [finished(one) for one in await claim(connection)], [], 11.0)
         (done,) = await told(connection)
     assert done.path == "Archive"
 
@@ -147,7 +148,7 @@ async def test_a_result_of_the_same_version_is_replaced(database: Database) -> N
         await add_messages(connection, [1])
         for value in ("1", "2"):
             await queue.enqueue(connection, [new_work(1)], 10.0)
-            await queue.finish(connection, "w", [finished(one, value) for one in await claim(connection)], [], 11.0)
+            await steps.finish(connection, "w", [finished(one, value) for one in await claim(connection)], [], 11.0)
         assert (await connection.execute(select(result.c.value))).scalars().all() == ["2"]
 
 
@@ -160,14 +161,14 @@ async def test_what_was_taken_back_is_stale(database: Database) -> None:
         assert await reap(connection, now=60.0) == 2
         again = await claim(connection, "w", limit=1, crashed=True)
     async with database.write() as connection:
-        report = await queue.finish(
+        report = await steps.finish(
             connection, "w", [finished(zombies[0], '"zombie"')], [Failed(zombies[1], "late", None)], 70.0
         )
         assert (report.recorded, report.stale) == (0, 2)
         assert await queue.release(connection, "w", zombies) == 0
         assert await events(connection) == []
         assert (await connection.execute(select(result))).all() == []
-        assert (await queue.finish(connection, "w", [finished(again[0], '"mine"')], [], 71.0)).recorded == 1
+        assert (await steps.finish(connection, "w", [finished(again[0], '"mine"')], [], 71.0)).recorded == 1
 
 
 async def test_in_a_large_batch_only_what_is_still_held_is_recorded_and_only_what_is_done_is_told(
@@ -183,7 +184,7 @@ async def test_in_a_large_batch_only_what_is_still_held_is_recorded_and_only_wha
         claims = await claim(connection, "w")
         assert await queue.release(connection, "w", [one for one in claims if one.message_id in taken_back]) == 3
     async with database.write() as connection:
-        report = await queue.finish(connection, "w", [finished(one) for one in claims], [], 20.0)
+        report = await steps.finish(connection, "w", [finished(one) for one in claims], [], 20.0)
         assert (report.recorded, report.stale) == (77, 3)
         kept = [each for each in ids if each not in taken_back]
         assert (await connection.scalars(select(result.c.message_id).order_by(result.c.message_id))).all() == kept
@@ -198,7 +199,7 @@ async def test_another_workers_claim_cannot_be_finished(database: Database) -> N
         await add_messages(connection, [1])
         await queue.enqueue(connection, [new_work(1)], 10.0)
         claimed = await claim(connection, "w")
-        assert (await queue.finish(connection, "other", [finished(claimed[0])], [], 11.0)).stale == 1
+        assert (await steps.finish(connection, "other", [finished(claimed[0])], [], 11.0)).stale == 1
         assert await queue.release(connection, "other", claimed) == 0
 
 
@@ -208,7 +209,7 @@ async def test_a_failure_waits_then_comes_back_with_its_attempt(database: Databa
         await queue.enqueue(connection, [new_work(1)], 10.0)
         (held,) = await claim(connection)
         before = time.time()
-        report = await queue.finish(connection, "w", [], [Failed(held, "no\x00 luck\ud800", 30.0)], 20.0)
+        report = await steps.finish(connection, "w", [], [Failed(held, "no\x00 luck\ud800", 30.0)], 20.0)
         assert (report.recorded, report.processed_ids) == (1, ())
         assert await claim(connection) == []
         (row,) = await queue.list_work(connection)
@@ -219,7 +220,7 @@ async def test_a_failure_waits_then_comes_back_with_its_attempt(database: Databa
         assert await queue.promote_due(connection, row.run_at) == (1, None)
         (again,) = await claim(connection)
         assert (again.attempt, again.crashes, again.fence) == (1, 0, FIRST + 2)
-        await queue.finish(connection, "w", [finished(again)], [], 31.0)
+        await steps.finish(connection, "w", [finished(again)], [], 31.0)
         assert await connection.scalar(select(result.c.attempts)) == 2
 
 
@@ -229,7 +230,7 @@ async def test_a_failure_for_good_is_kept_shown_and_told(database: Database) -> 
         await queue.enqueue(connection, [new_work(1), new_work(1, "summary")], 10.0)
         (threat,) = await claim(connection)
         (summary,) = await claim(connection, processor="summary")
-        await queue.finish(connection, "w", [finished(summary)], [Failed(threat, "ValueError: broken", None)], 20.0)
+        await steps.finish(connection, "w", [finished(summary)], [Failed(threat, "ValueError: broken", None)], 20.0)
         assert (await get_message(connection, 1)).processed_at is None
         (said,) = await told(connection)
         assert (said.event, said.message_id) == ("messageFailed", 1)
@@ -245,7 +246,7 @@ async def test_retry_brings_failed_rows_back_as_new(database: Database) -> None:
         await add_messages(connection, [1, 2, 3])
         await queue.enqueue(connection, [new_work(n, p) for n in (1, 2, 3) for p in ("threat", "summary")], 10.0)
         held = await claim(connection) + await claim(connection, processor="summary")
-        await queue.finish(connection, "w", [], [Failed(one, "x", None) for one in held], 20.0)
+        await steps.finish(connection, "w", [], [Failed(one, "x", None) for one in held], 20.0)
         assert await queue.retry(connection, message_ids=[1, 2], processor="threat", now=30.0) == 2
         assert await queue.retry(connection, message_ids=[1, 2], processor="threat", now=30.0) == 0
         assert [(one.message_id, one.attempt) for one in await claim(connection)] == [(1, 0), (2, 0)]
@@ -256,9 +257,9 @@ async def test_after_a_retry_the_message_is_processed(database: Database) -> Non
     async with database.write() as connection:
         await add_messages(connection, [1])
         await queue.enqueue(connection, [new_work(1)], 10.0)
-        await queue.finish(connection, "w", [], [Failed(one, "x", None) for one in await claim(connection)], 20.0)
+        await steps.finish(connection, "w", [], [Failed(one, "x", None) for one in await claim(connection)], 20.0)
         await queue.retry(connection, message_ids=[1], processor=None, now=30.0)
-        report = await queue.finish(connection, "w", [finished(one) for one in await claim(connection)], [], 40.0)
+        report = await steps.finish(connection, "w", [finished(one) for one in await claim(connection)], [], 40.0)
         assert report.processed_ids == (1,)
         assert await events(connection) == [("messageFailed", 1), ("messageProcessed", 1)]
 
@@ -340,7 +341,7 @@ async def test_more_rows_than_one_statement_names(database: Database) -> None:
         held = await claim(connection, limit=many)
         assert [one.message_id for one in held] == list(range(1, many + 1))
         half = many // 2
-        report = await queue.finish(
+        report = await steps.finish(
             connection,
             "w",
             [finished(one) for one in held[:half]],
@@ -357,7 +358,7 @@ async def test_a_message_that_was_deleted_takes_its_work_along(database: Databas
         await queue.enqueue(connection, [new_work(1)], 10.0)
         held = await claim(connection)
         await connection.execute(delete(message))
-        report = await queue.finish(connection, "w", [finished(one) for one in held], [], 20.0)
+        report = await steps.finish(connection, "w", [finished(one) for one in held], [], 20.0)
         assert (report.recorded, report.stale) == (0, 1)
 
 
@@ -366,7 +367,7 @@ async def test_a_message_that_was_deleted_takes_its_results_along(database: Data
     async with database.write() as connection:
         await add_messages(connection, [1, 2])
         await queue.enqueue(connection, [new_work(1), new_work(2)], 10.0)
-        await queue.finish(connection, "w", [finished(one) for one in await claim(connection)], [], 20.0)
+        await steps.finish(connection, "w", [finished(one) for one in await claim(connection)], [], 20.0)
         await connection.execute(delete(message).where(message.c.id == 1))
         assert list(await connection.scalars(select(result.c.message_id))) == [2]
 
@@ -378,7 +379,7 @@ async def test_counts(database: Database) -> None:
         await queue.enqueue(connection, [new_work(n) for n in (1, 2, 3, 4)], 10.0)
         await queue.enqueue(connection, [new_work(n, "summary", priority=queue.BACKLOG) for n in (5, 6, 7)], 7.0)
         one, two, three, _ = await claim(connection)
-        await queue.finish(connection, "w", [finished(one)], [Failed(two, "x", None), Failed(three, "x", 99.0)], 20.0)
+        await steps.finish(connection, "w", [finished(one)], [Failed(two, "x", None), Failed(three, "x", 99.0)], 20.0)
         assert await queue.counts(connection) == queue.QueueCounts(
             pending=4, processing=1, completed=1, failed=1, oldest_at=7.0
         )
@@ -432,7 +433,7 @@ async def test_rows_that_come_back_draw_no_newcomer_ahead(database: Database) ->
         await add_messages(connection, range(1001, 1101), account_id=2)
         await queue.enqueue(connection, [new_work(n) for n in range(1, 201)], 10.0)
         early = await claim(connection, limit=100)
-        await queue.finish(connection, "w", [], [Failed(one, "x", 30.0) for one in early], 20.0)
+        await steps.finish(connection, "w", [], [Failed(one, "x", 30.0) for one in early], 20.0)
         await queue.promote_due(connection, time.time() + 60.0)
         await queue.enqueue(connection, [new_work(n, account_id=2) for n in range(1001, 1101)], 30.0)
         assert {one.account_id for one in await claim(connection, limit=100)} == {1}
@@ -474,7 +475,7 @@ async def test_claim_and_finish_use_indexes_alone(database: Database) -> None:
             await queue.enqueue(connection, [new_work(n) for n in (1, 2, 3, 4)], 10.0)
             one, two, three, four = await claim(connection)
             failures = [Failed(two, "x", 30.0), Failed(three, "x", None)]
-            await queue.finish(connection, "w", [finished(one)], failures, 20.0)
+            await steps.finish(connection, "w", [finished(one)], failures, 20.0)
             await queue.release(connection, "w", [four])
             await queue.release_all(connection, "w")
             await queue.promote_due(connection, 30.0)
@@ -501,7 +502,7 @@ async def test_json_values_come_back_as_they_went_in(database: Database) -> None
     async with database.write() as connection:
         await add_messages(connection, [1])
         await queue.enqueue(connection, [new_work(1)], 10.0)
-        await queue.finish(connection, "w", [Finished(one, value, 0.1) for one in await claim(connection)], [], 11.0)
+        await steps.finish(connection, "w", [Finished(one, value, 0.1) for one in await claim(connection)], [], 11.0)
         assert json.loads(await connection.scalar(select(result.c.value))) == {"a": ["ü", "\x00", 1.5, None]}
 
 
@@ -511,7 +512,7 @@ async def test_work_that_nobody_would_claim_is_dropped(database: Database) -> No
         await queue.enqueue(connection, [new_work(n, "gone") for n in (1, 2, 3)], 10.0)
         await queue.enqueue(connection, [new_work(n, "threat") for n in (2, 4)], 10.0)
         [_, _, last] = await claim(connection, processor="gone")
-        await queue.finish(connection, "w", [], [Failed(last, "broken", None)], 11.0)
+        await steps.finish(connection, "w", [], [Failed(last, "broken", None)], 11.0)
         await queue.release_all(connection, "w")
         assert await queue.drop_unconfigured(connection, {"threat"}, 20.0) == 2
         assert await queue.drop_unconfigured(connection, {"threat"}, 21.0) == 0

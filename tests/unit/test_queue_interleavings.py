@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 from work_rows import add_account, add_messages, claim, events, finished, new_work
 
+from harness import steps
 from harness.interleaving import beside, waits
 from mailmill.store import queue, queue_outcomes, reprocess, reprocess_pieces
 from mailmill.store.database import Database
@@ -47,7 +48,7 @@ async def claimed(store: Database, worker: str, processor: str = "threat") -> li
 
 
 async def finish(connection: AsyncConnection, worker: str, *claims: Claim, value: str = "{}") -> FinishReport:
-    return await queue.finish(connection, worker, [finished(one, value) for one in claims], [], 20.0)
+    return await steps.finish(connection, worker, [finished(one, value) for one in claims], [], 20.0)
 
 
 async def reap(connection: AsyncConnection) -> int:
@@ -280,7 +281,7 @@ async def test_what_failed_meanwhile_is_not_taken_back(store: Database) -> None:
     await fill(store, 1)
     held = await claimed(store, "a")
     async with store.write() as first:
-        await queue.finish(first, "a", [], [Failed(held[0], "broken", None)], 20.0)
+        await steps.finish(first, "a", [], [Failed(held[0], "broken", None)], 20.0)
         other = beside(store, reap)
         assert not await waits(store, other)
         assert await other == 0

@@ -13,6 +13,7 @@ from sqlalchemy import event as sa_event
 from sqlalchemy import select, text, update
 from work_rows import add_account, add_messages, claim, events, finished, new_work, told
 
+from harness import steps
 from mailmill.store import account_limits, dialect, processors, queue, queue_view
 from mailmill.store.account_limits import share
 from mailmill.store.database import Database
@@ -89,7 +90,7 @@ async def test_one_out_one_in(database: Database) -> None:
         again: list[int] = []
         while held:
             one, *held = held
-            await queue.finish(connection, "w", [finished(one)], [], 20.0)
+            await steps.finish(connection, "w", [finished(one)], [], 20.0)
             assert await queue.let_in(connection, "threat", [1], TWO) == (1 if len(again) < 3 else 0)
             came, _ = await limited(connection)
             assert len(came) <= 1
@@ -106,7 +107,7 @@ async def test_new_mail_is_let_in_before_the_backlog(database: Database) -> None
         held, _ = await limited(connection)
         await queue.enqueue(connection, [new_work(5)], 11.0)
         assert (await limited(connection))[0] == []
-        await queue.finish(connection, "w", [finished(held[0])], [], 20.0)
+        await steps.finish(connection, "w", [finished(held[0])], [], 20.0)
         await queue.let_in(connection, "threat", [1], TWO)
         assert [one.message_id for one in (await limited(connection))[0]] == [5]
 
@@ -194,7 +195,7 @@ async def test_workers_that_claim_at_once_keep_to_the_limit(database: Database) 
             async with database.write() as connection:
                 await queue.take_turns(connection, ["threat"])
                 if held:
-                    report = await queue.finish(connection, name, [finished(one) for one in held], [], 20.0)
+                    report = await steps.finish(connection, name, [finished(one) for one in held], [], 20.0)
                     done.extend(report.processed_ids)
                     await queue.let_in(connection, "threat", [1], TWO)
                 held, _ = await limited(connection, name, limit=3)
@@ -233,7 +234,7 @@ async def test_what_was_claimed_before_a_pause_is_recorded(database: Database) -
         await queue.enqueue(connection, [new_work(1)], 10.0)
         (held,) = await claim(connection)
         await processors.pause(connection, "threat", 20.0)
-        assert (await queue.finish(connection, "w", [finished(held)], [], 30.0)).recorded == 1
+        assert (await steps.finish(connection, "w", [finished(held)], [], 30.0)).recorded == 1
 
 
 # -- what went wrong --------------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ async def test_errors_are_kept_with_the_row_and_go_with_the_result(database: Dat
         await add_messages(connection, [1])
         await queue.enqueue(connection, [new_work(1)], 10.0)
         (held,) = await claim(connection)
-        await queue.finish(connection, "w", [], [Failed(held, "ValueError: first\x00", 0.0)], 20.0)
+        await steps.finish(connection, "w", [], [Failed(held, "ValueError: first\x00", 0.0)], 20.0)
         await queue.promote_due(connection, time.time() + 1)
         await claim(connection, "dead", now=time.time())
         await queue.reap(connection, dead_after_seconds=10, now=time.time(), told_at=30.0)
@@ -254,7 +255,7 @@ async def test_errors_are_kept_with_the_row_and_go_with_the_result(database: Dat
             (30.0, "crash", "the worker died while running it"),
         ]
         (again,) = await claim(connection, crashed=True)
-        await queue.finish(connection, "w", [finished(again)], [], 40.0)
+        await steps.finish(connection, "w", [finished(again)], [], 40.0)
         kept = await connection.scalar(select(result.c.errors))
         assert kept == again.errors
         assert "ValueError: first" in kept
@@ -266,7 +267,7 @@ async def test_the_list_of_errors_is_bounded(database: Database) -> None:
         await queue.enqueue(connection, [new_work(1)], 10.0)
         for attempt in range(15):
             (held,) = await claim(connection)
-            await queue.finish(connection, "w", [], [Failed(held, f"{attempt} " + "x" * 5000, 0.0)], 20.0)
+            await steps.finish(connection, "w", [], [Failed(held, f"{attempt} " + "x" * 5000, 0.0)], 20.0)
             await queue.promote_due(connection, time.time() + 1)
         (row,) = await queue_view.work_of_message(connection, 1)
         assert [each.error.split()[0] for each in row.errors] == [str(n) for n in range(5, 15)]
@@ -277,7 +278,7 @@ async def test_a_retry_keeps_the_errors(database: Database) -> None:
     async with database.write() as connection:
         await add_messages(connection, [1])
         await queue.enqueue(connection, [new_work(1)], 10.0)
-        await queue.finish(connection, "w", [], [Failed(one, "boom", None) for one in await claim(connection)], 20.0)
+        await steps.finish(connection, "w", [], [Failed(one, "boom", None) for one in await claim(connection)], 20.0)
         await queue.retry(connection, message_ids=[1], processor=None, now=30.0)
         (row,) = await queue_view.work_of_message(connection, 1)
         assert (row.state, row.attempt, row.error) == ("pending", 0, "")
@@ -294,7 +295,7 @@ async def test_dropped_work_completes_its_message(database: Database) -> None:
         held = [*await claim(connection), *await claim(connection, processor="summary")]
         done = [one for one in held if one.processor == "summary"]
         failed = [Failed(one, "boom", None) for one in held if one.processor == "threat"]
-        await queue.finish(connection, "w", [finished(one) for one in done], failed, 20.0)
+        await steps.finish(connection, "w", [finished(one) for one in done], failed, 20.0)
         dropped = await queue.drop(connection, message_ids=[1], processor=None, only_failed=True, now=30.0)
         assert dropped == 1
         assert (await get_message(connection, 1)).processed_at == 20.0
@@ -314,7 +315,7 @@ async def test_only_what_failed_is_dropped_unless_all_is_meant(database: Databas
         (held,) = await claim(connection, limit=1)
         assert await queue.drop(connection, message_ids=[1, 2], processor=None, only_failed=True, now=20.0) == 0
         assert await queue.drop(connection, message_ids=[1, 2], processor="threat", only_failed=False, now=20.0) == 2
-        report = await queue.finish(connection, "w", [finished(held)], [], 21.0)
+        report = await steps.finish(connection, "w", [finished(held)], [], 21.0)
         assert (report.recorded, report.stale) == (0, 1), "who runs it comes too late"
         assert [name for name, _ in await events(connection)] == ["messageProcessed", "messageProcessed"]
 
@@ -328,8 +329,8 @@ async def test_a_row_queued_again_does_not_know_its_former_fences(database: Data
         await queue.drop(connection, message_ids=[1], processor=None, only_failed=False, now=20.0)
         await queue.enqueue(connection, [new_work(1)], 30.0)
         (held,) = await claim(connection)
-        assert (await queue.finish(connection, "w", [finished(former)], [], 40.0)).stale == 1
-        assert (await queue.finish(connection, "w", [finished(held)], [], 41.0)).recorded == 1
+        assert (await steps.finish(connection, "w", [finished(former)], [], 40.0)).stale == 1
+        assert (await steps.finish(connection, "w", [finished(held)], [], 41.0)).recorded == 1
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -344,12 +345,12 @@ async def test_outcomes_of_two_claims_of_a_row_in_one_batch(database: Database, 
     async with database.write() as connection:
         if failing:
             failed = [Failed(held, "current", None), Failed(former, "stale", None)]
-            report = await queue.finish(connection, "w", [], failed, 40.0)
+            report = await steps.finish(connection, "w", [], failed, 40.0)
             (row,) = await queue_view.work_of_message(connection, 1)
             assert (row.error, row.attempt) == ("current", 1)
         else:
             done = [finished(held, '"current"'), finished(former, '"stale"')]
-            report = await queue.finish(connection, "w", done, [], 40.0)
+            report = await steps.finish(connection, "w", done, [], 40.0)
             assert (await connection.execute(select(result.c.value))).scalars().all() == ['"current"']
         assert (report.recorded, report.stale) == (1, 1)
 
@@ -398,7 +399,7 @@ async def test_giving_work_up_waits_for_a_message_that_is_being_finished(databas
                 while not await connection.scalar(waiting):
                     # What the server tells of others is read once for each transaction.
                     await connection.execute(text("SELECT pg_stat_clear_snapshot()"))
-            assert (await queue.finish(connection, "w", [finished(held)], [], 20.0)).recorded == 1
+            assert (await steps.finish(connection, "w", [finished(held)], [], 20.0)).recorded == 1
         assert await dropping == 1
     async with database.read() as connection:
         assert await events(connection) == [("messageProcessed", 1)]

@@ -13,6 +13,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from work_rows import add_account, add_messages, new_work
 
+from harness import steps
 from mailmill.app import queue_sweep
 from mailmill.app.work_desk import WorkDesk
 from mailmill.store import queue, queue_operation
@@ -135,7 +136,7 @@ async def test_work_that_is_given_back_is_not_waited_for(fleet_database: Databas
     async with fleet_database.write() as connection:
         await put(connection, 1, "pending")
         await put(connection, 2, "pending")
-        await queue.claim(connection, processor="threat", worker_id="w", limit=1, deadline_seconds=60, now=20.0)
+        await steps.claim(connection, processor="threat", worker_id="w", limit=1, deadline_seconds=60, now=20.0)
     async with asyncio.timeout(30):
         async with fleet_database.write() as connection:
             assert await queue.release_all(connection, "w") == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from work_rows import add_account, add_messages, claim, finished, new_work
 
+from harness import steps
 from mailmill.store import ledger, queue
 from mailmill.store.database import Database
 from mailmill.store.ledger import Ledger
@@ -36,9 +37,9 @@ async def run(database: Database, *, version: int = 1, error: str | None = None,
         await connection.exec_driver_sql("UPDATE work SET state = 'pending' WHERE state = 'waiting'")
         (held,) = await claim(connection)
         if error is None:
-            await queue.finish(connection, "w", [finished(held, '{"ok":true}')], [], 20.0)
+            await steps.finish(connection, "w", [finished(held, '{"ok":true}')], [], 20.0)
         else:
-            await queue.finish(connection, "w", [], [Failed(held, error, 60.0 if again else None)], 15.0)
+            await steps.finish(connection, "w", [], [Failed(held, error, 60.0 if again else None)], 15.0)
 
 
 async def test_a_result_says_what_it_took_and_what_went_wrong_before(database: Database) -> None:

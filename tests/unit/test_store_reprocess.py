@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, insert, select, update
 from work_rows import add_account, add_messages, add_place, finished, new_work
 
+from harness import steps
 from mailmill.errors import NotFoundError
 from mailmill.store import ledger, outbox, queue, reprocess, reprocess_pieces, sequencer
 from mailmill.store.database import Database
@@ -107,7 +108,7 @@ async def rows(database: Database) -> dict[int, tuple[str, int, int]]:
 
 async def claimed(database: Database, version: int = 2, now: float = 1002.0) -> list[Claim]:
     async with database.write() as connection:
-        return await queue.claim(
+        return await steps.claim(
             connection,
             processor="threat",
             worker_id="w",
@@ -120,7 +121,7 @@ async def claimed(database: Database, version: int = 2, now: float = 1002.0) -> 
 
 async def finish(database: Database, done: Sequence[Claim], value: str, announce: tuple[str, ...] = ()) -> None:
     async with database.write() as connection:
-        await queue.finish(connection, "w", [finished(each, value, announce) for each in done], [], 1003.0)
+        await steps.finish(connection, "w", [finished(each, value, announce) for each in done], [], 1003.0)
 
 
 async def told(database: Database) -> list[tuple[str, int | None, bool]]:
@@ -323,7 +324,7 @@ async def test_how_much_is_left(database: Database) -> None:
     await all_of(database, await asked(database))
     held = await claimed(database)
     async with database.write() as connection:
-        await queue.finish(connection, "w", [finished(held[0])], [_failed(held[1])], 1003.0)
+        await steps.finish(connection, "w", [finished(held[0])], [_failed(held[1])], 1003.0)
     async with database.read() as connection:
         assert await reprocess.lane(connection, "threat") == reprocess.Lane(left=1, failed=2)
 
@@ -367,7 +368,7 @@ async def test_the_old_version_s_result_is_served_until_the_new_one_has_succeede
     (held,) = await claimed(database)
     assert await status(database, 1) == "processing"
     async with database.write() as connection:
-        await queue.finish(connection, "w", [], [_failed(held, again=True)], 1003.0)
+        await steps.finish(connection, "w", [], [_failed(held, again=True)], 1003.0)
     assert await results(database, 1) == [(1, "old", True)]
     async with database.write() as connection:
         await connection.execute(update(work).values(state="pending"))
@@ -382,7 +383,7 @@ async def test_the_same_version_replaces_its_result_only_when_it_has_succeeded(d
     await all_of(database, await asked(database, Wanted(everything=True)))
     (held,) = await claimed(database)
     async with database.write() as connection:
-        await queue.finish(connection, "w", [], [_failed(held)], 1003.0)
+        await steps.finish(connection, "w", [], [_failed(held)], 1003.0)
     assert await results(database, 1) == [(2, "old", True)]
     assert await status(database, 1) == "failed"
     await all_of(database, await asked(database, Wanted(failed=True)))
@@ -397,7 +398,7 @@ async def test_what_it_raises_is_history(database: Database) -> None:
     one, two = await claimed(database)
     await finish(database, [one], '"new"', ("threatFound",))
     async with database.write() as connection:
-        await queue.finish(connection, "w", [], [_failed(two)], 1004.0)
+        await steps.finish(connection, "w", [], [_failed(two)], 1004.0)
     assert await told(database) == [
         ("threatFound", 1, True),
         ("messageProcessed", 1, True),
@@ -417,10 +418,10 @@ async def test_new_mail_is_told_as_news_whatever_else_is_asked_of_it(database: D
         await queue.enqueue(connection, [new_work(1, "summary")], 600.0)
     await all_of(database, await asked(database))
     async with database.write() as connection:
-        (summary,) = await queue.claim(
+        (summary,) = await steps.claim(
             connection, processor="summary", worker_id="w", limit=9, deadline_seconds=60, now=700.0
         )
-        await queue.finish(connection, "w", [finished(summary)], [], 701.0)
+        await steps.finish(connection, "w", [finished(summary)], [], 701.0)
     await finish(database, await claimed(database), '"new"', ("threatFound",))
     assert await told(database) == [("threatFound", 1, True), ("messageProcessed", 1, False)]
 
@@ -442,10 +443,10 @@ async def test_of_several_processors_the_last_one_tells(database: Database) -> N
     await finish(database, await claimed(database), '"new"')
     assert await told(database) == []
     async with database.write() as connection:
-        (summary,) = await queue.claim(
+        (summary,) = await steps.claim(
             connection, processor="summary", worker_id="w", limit=9, deadline_seconds=60, now=1004.0
         )
-        await queue.finish(connection, "w", [finished(summary)], [], 1005.0)
+        await steps.finish(connection, "w", [finished(summary)], [], 1005.0)
     assert await told(database) == [("messageProcessed", 1, True)]
 
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, update
 from work_rows import add_account, add_messages, new_work
 
+from harness import steps
 from mailmill.errors import NotFoundError
 from mailmill.store import queue, reprocess, reprocess_cancel, reprocess_pieces
 from mailmill.store.database import Database
@@ -95,7 +96,7 @@ async def test_what_has_begun_goes_on(database: Database) -> None:
     await stored(database, *range(1, 7))
     row = await queued(database, await asked(database))
     async with database.write() as connection:
-        await queue.claim(connection, processor="threat", worker_id="w", limit=1, deadline_seconds=60, now=QUEUED_AT)
+        await steps.claim(connection, processor="threat", worker_id="w", limit=1, deadline_seconds=60, now=QUEUED_AT)
     crash = json.dumps([{"at": QUEUED_AT + 0.5, "kind": "crash", "error": "it died"}])
     await change(database, 2, state="waiting", attempt=1, errors=crash)
     await change(database, 3, crashes=1, errors=crash)

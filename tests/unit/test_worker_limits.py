@@ -46,7 +46,8 @@ async def test_a_pause_holds_and_gives_back_what_has_not_begun(store: Store) -> 
         await settled(made)
         assert len(await store.results()) == 1
         assert {row.state for row in await store.rows()} == {"pending"}
-        async with store.database.write() as connection:
+        # Told of as whoever resumes it tells: the worker may have looked in vain, and not have learnt of the pause.
+        async with store.database.write(wake=("work",)) as connection:
             await operated.resume(connection, "a")
         await stages.until("recorded", len(ids))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mailmill.processing import worker as worker_module
 from mailmill.processing.loader import MessageLoader
 from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.store import queue, queue_exchange, queue_front
+from mailmill.store.database import Database
 
 pytestmark = pytest.mark.both_databases
 
@@ -25,6 +26,33 @@ pytestmark = pytest.mark.both_databases
 async def store(data_dir: Path) -> AsyncIterator[Store]:
     async with open_store(data_dir) as made:
         yield made
+
+
+def tear_a_commit(monkeypatch: pytest.MonkeyPatch, database: Database, now: Callable[[], bool]) -> list[bool]:
+    """The first transaction that is committed while ``now()`` says so stands, although its caller sees an error; what
+    is returned tells that there was one."""
+    real_write, real_transact = database.write, database.transact
+    torn: list[bool] = []
+
+    def tear() -> None:
+        if now() and not torn:
+            torn.append(True)
+            raise StoreError("the connection was lost while committing")
+
+    @asynccontextmanager
+    async def write(**options: Any) -> AsyncIterator[Any]:
+        async with real_write(**options) as connection:
+            yield connection
+        tear()
+
+    async def transact(step: Any) -> Any:
+        answer = await real_transact(step)
+        tear()
+        return answer
+
+    monkeypatch.setattr(database, "write", write)
+    monkeypatch.setattr(database, "transact", transact)
+    return torn
 
 
 async def test_an_outcome_that_cannot_be_written_fails_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,18 +107,8 @@ async def test_a_failed_round_is_repeated_and_nothing_recorded_twice(
             raise StorageFullError("the database cannot grow")
         return real_finish(*arguments)
 
-    real_write, torn = store.database.write, []
-
-    @asynccontextmanager
-    async def write(**options: Any) -> AsyncIterator[Any]:
-        async with real_write(**options) as connection:
-            yield connection
-        if finishes == 2 and not torn:
-            torn.append(True)
-            raise StoreError("the connection was lost while committing")
-
     monkeypatch.setattr(queue_exchange, "finish_within", finish)
-    monkeypatch.setattr(store.database, "write", write)
+    torn = tear_a_commit(monkeypatch, store.database, lambda: finishes == 2)
     runs = []
 
     async def once(message: Any, context: Any) -> str:
@@ -100,7 +118,7 @@ async def test_a_failed_round_is_repeated_and_nothing_recorded_twice(
     await store.add(["x"], "a")
     async with working(store, a_processor("a", once)) as made:
         await settled(made)
-    assert torn == [True]
+        assert torn == [True]
     assert runs == [1]
     assert await store.results() == {(1, "a"): '"ok"'}
     async with store.database.read() as connection:
@@ -189,7 +207,7 @@ async def test_a_store_of_its_own_that_cannot_be_written_at_the_start_ends_it(
 async def test_a_claim_whose_commit_was_not_answered_is_made_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_write, real_claim, torn = store.database.write, queue_exchange.claim_within, []
+    real_claim = queue_exchange.claim_within
     lost: list[queue.Claim] = []
 
     def claim(*arguments: Any) -> Any:
@@ -197,18 +215,39 @@ async def test_a_claim_whose_commit_was_not_answered_is_made_again(
         lost.extend([] if torn else claims)
         return claims
 
-    @asynccontextmanager
-    async def write(**options: Any) -> AsyncIterator[Any]:
-        async with real_write(**options) as connection:
-            yield connection
-        if lost and not torn:
-            torn.append(True)
-            raise StoreError("the connection was lost while committing")
-
     monkeypatch.setattr(queue_exchange, "claim_within", claim)
-    monkeypatch.setattr(store.database, "write", write)
+    torn = tear_a_commit(monkeypatch, store.database, lambda: bool(lost))
     ids = await store.add(["x", "y"], "a")
     async with working(store, a_processor("a", concurrency=2)) as made:
         await settled(made)
+        assert torn == [True]
     assert [one.message_id for one in lost] == ids
     assert sorted(number for number, _ in await store.results()) == ids
+
+
+async def test_one_that_waited_long_for_its_turn_proves_its_life_before_it_claims(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given up for dead meanwhile, it would lose at once what it claims, and a crash would be counted."""
+    real_heartbeat, real_claim, happened = queue.heartbeat, queue_exchange.claim_within, []
+
+    async def heartbeat(*arguments: Any) -> Any:
+        happened.append("proven")
+        return await real_heartbeat(*arguments)
+
+    def claim(*arguments: Any) -> Any:
+        happened.append("claim")
+        return real_claim(*arguments)
+
+    answers = iter([True, False])  # before the transaction, and in it
+    monkeypatch.setattr(Worker, "_is_proven", lambda _worker: next(answers, happened[:1] == ["proven"]))
+    async with working(store, a_processor("a")) as made:
+        await settled(made)
+        happened.clear()
+        answers = iter([True, False])
+        monkeypatch.setattr(queue, "heartbeat", heartbeat)
+        monkeypatch.setattr(queue_exchange, "claim_within", claim)
+        await store.add(["x"], "a")
+        await settled(made)
+    assert len(await store.results()) == 1
+    assert happened[:2] == ["proven", "claim"]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from harness import steps
 from mailmill.store import queue
 from mailmill.store.blobs import BlobStore
 from mailmill.store.queue import Claim, Finished, NewWork
@@ -90,7 +91,7 @@ async def claim(
     crashed: bool = False,
     front: Front | None = None,
 ) -> list[Claim]:
-    return await queue.claim(
+    return await steps.claim(
         connection,
         processor=processor,
         worker_id=worker_id,

@@ -317,14 +317,13 @@ class Worker:
         )
         ended = self._accounts_of(outcomes)
         limited = {pump.processor.name for pump, _ in wanted if pump.processor.account_concurrency is not None}
-        # Stopped or starved for long: given up for dead by now, what is claimed would be taken back at once.
-        unproven = bool(wanted) and _running_clock() - self._proven_at > self._settings.dead_after_seconds / 2
-        if limited or ended or unproven or self._claims_in_doubt:
-            report, found = await self._exchange_apart(exchange, wanted, limited, ended, unproven=unproven)
+        if limited or ended or self._claims_in_doubt or not self._is_proven():
+            report, found = await self._exchange_apart(exchange, wanted, limited, ended)
         else:
-            exchange = replace(exchange, asks=[_ask(pump, what) for pump, what in wanted])
-            report, claims = await self._database.transact(exchange)
-            found = [(rows, False) for rows in claims]
+            asks = [_ask(pump, what) for pump, what in wanted]
+            exchange = replace(exchange, asks=asks, may_claim=self._is_proven)
+            report, claims, looked = await self._database.transact(exchange)
+            found = [(rows, not looked) for rows in claims]
         if report.stale:
             _log.warning("outcomes came too late", worker=self.worker_id, rows=report.stale)
         self._claims_in_doubt = False
@@ -336,17 +335,15 @@ class Worker:
         wanted: Sequence[tuple[Pump, Wanted]],
         limited: set[str],
         ended: Mapping[str, set[int]],
-        *,
-        unproven: bool,
     ) -> tuple[queue.FinishReport, list[tuple[list[queue.Claim], bool]]]:
         """The same step by step, with what has to stand before, between and after them."""
         freed: set[str] = set()
         wake: set[WakeName] = set()  # read after the commit
         async with self._database.write(wake=wake) as connection:
             await queue.take_turns(connection, limited | ended.keys())
-            if unproven:
+            if wanted and not self._is_proven():
                 await queue.heartbeat(connection, self.worker_id, dialect.now(connection))
-            report, _ = await connection.run_sync(exchange)
+            report = (await connection.run_sync(exchange)).report
             for name, account_ids in ended.items():
                 if await queue.let_in(connection, name, account_ids, self._limits[name] or 0):
                     freed.add(name)
@@ -360,6 +357,12 @@ class Worker:
                 self._round.set()
         return report, found
 
+    def _is_proven(self) -> bool:
+        """False where it was stopped or starved for long: given up for dead by now, it would lose at once what it
+        claims.
+        """
+        return _running_clock() - self._proven_at <= self._settings.dead_after_seconds / 2
+
     def _known(self) -> list[queue.Claim]:
         """All claims that this worker has in hand."""
         held = [claim for pump in self._pumps for claim in pump.held.values()]
@@ -368,8 +371,7 @@ class Worker:
     async def _claim(self, connection: AsyncConnection, pump: Pump, wanted: Wanted) -> tuple[list[queue.Claim], bool]:
         ask, account_limit = _ask(pump, wanted), pump.processor.account_concurrency
         if account_limit is None:
-            _, [claims] = await connection.run_sync(queue.Exchange(self.worker_id, asks=[ask]))
-            return claims, False
+            return (await connection.run_sync(queue.Exchange(self.worker_id, asks=[ask]))).claims[0], False
         return await queue.claim_limited(
             connection,
             processor=ask.processor,

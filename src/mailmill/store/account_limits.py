@@ -67,7 +67,8 @@ async def claim_limited(
     version: int | None = None,
     crashed: bool = False,
 ) -> tuple[list[Claim], bool]:
-    """:func:`mailmill.store.queue.claim`, with at most ``account_limit`` rows of an account in processing.
+    """:func:`mailmill.store.queue_claims.claim_within`, with at most ``account_limit`` rows of an account in
+    processing.
 
     Also says whether there may be more to find: a claim looks at no more than some rows. In the processor's turn.
     """

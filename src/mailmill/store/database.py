@@ -101,14 +101,17 @@ class Database(ABC):
 
         ``wake`` names hints to give after the commit besides those the inserts ask for. Can be cancelled at any point;
         a cancellation during the commit itself is raised after it, so then the transaction stands. Driver errors leave
-        as StorageFullError or StoreError; within the block they are SQLAlchemy's own.
+        as StorageFullError or StoreError; within the block they are SQLAlchemy's own, or of
+        SQLite's own cursor (`driver_cursor`).
         """
 
     async def transact(self, step: Callable[[Connection], _Result]) -> _Result:
-        """``step`` as a whole transaction of `write`: committed when it returns, rolled back when it raises.
+        """``step`` as a whole transaction: committed when it returns, rolled back when it raises. Errors of the driver
+        leave as in `write`.
 
-        On SQLite it is one visit to the writer's thread, and who writes next is already waiting there: for what is done
-        many times a second.
+        On SQLite it is one visit to the writer's thread, in which ``step`` runs (so it must not touch the loop), and
+        who writes next is already waiting there: for what is done many times a second. A cancellation may be raised
+        when it is over, and then it stands.
         """
         async with self.write() as connection:
             return await connection.run_sync(step)
@@ -167,4 +170,7 @@ async def uncut(work: Coroutine[Any, Any, _Result] | asyncio.Future[_Result]) ->
     if cancelled is not None:
         task.exception()  # marked as seen
         raise cancelled
-    return task.result()
+    try:
+        return task.result()
+    finally:
+        del task  # it holds its error, whose traceback holds this frame: a statement half read would stay open

@@ -34,11 +34,10 @@ from mailmill.store import dialect
 from mailmill.store.account_limits import claim_limited, let_in, let_in_all, take_turns
 from mailmill.store.bulk_insert import BulkInsert
 from mailmill.store.fair_order import Tags, read_tags
-from mailmill.store.queue_claims import Ask, claim, crashed_processors, release, release_all, release_unknown
+from mailmill.store.queue_claims import Ask, crashed_processors, release, release_all, release_unknown
 from mailmill.store.queue_exchange import Exchange
 from mailmill.store.queue_liveness import heartbeat, reap, retire
 from mailmill.store.queue_operation import drop, drop_unconfigured, retry
-from mailmill.store.queue_outcomes import finish
 from mailmill.store.queue_rows import (
     BACKLOG,
     MAX_CRASHES,
@@ -76,14 +75,12 @@ __all__ = [
     "NewWork",
     "QueueCounts",
     "WorkRow",
-    "claim",
     "claim_limited",
     "counts",
     "crashed_processors",
     "drop",
     "drop_unconfigured",
     "enqueue",
-    "finish",
     "heartbeat",
     "let_in",
     "let_in_all",

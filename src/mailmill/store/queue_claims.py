@@ -54,23 +54,6 @@ class Ask(NamedTuple):
     front: Front | None = None
 
 
-async def claim(
-    connection: AsyncConnection,
-    *,
-    processor: str,
-    worker_id: str,
-    limit: int,
-    deadline_seconds: float,
-    now: Moment,
-    version: int | None = None,
-    crashed: bool = False,
-    front: Front | None = None,
-) -> list[Claim]:
-    """:func:`claim_within` of what an :class:`Ask` holds, as a step of its own."""
-    ask = Ask(processor, limit, deadline_seconds, version, crashed, front)
-    return await connection.run_sync(claim_within, worker_id, ask, now)
-
-
 def claim_within(connection: Connection, worker_id: str, ask: Ask, now: Moment) -> list[Claim]:
     """Take up to ``ask.limit`` pending rows of its processor, in fair order; none while it is paused.
 

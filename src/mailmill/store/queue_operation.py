@@ -2,10 +2,10 @@
 
 Laws:
 
-* Messages are locked before their work, as :func:`mailmill.store.queue_outcomes.finish` does, and all of them before
-  the first row of work: who holds work never waits for a message. So keys are read without a lock first, and what they
-  name is looked at once more under the messages' locks. (One exception: a row that was queued in the very moment in
-  which the only one of its message is finished. Two that wait for each other there are parted by PostgreSQL.)
+* Messages are locked before their work, as :func:`mailmill.store.queue_outcomes.finish_within` does, and all of them
+  before the first row of work: who holds work never waits for a message. So keys are read without a lock first, and
+  what they name is looked at once more under the messages' locks. (One exception: a row that was queued in the very
+  moment in which the only one of its message is finished. Two that wait for each other there are parted by PostgreSQL.)
 * Giving up passes over rows that another transaction holds. Some hold rows of messages that they have not locked, in
   an order of their own (rows let in, rows given back): to wait for one while one holds others would be a deadlock.
 * A transaction is a piece: callers go through millions of rows by `messages_with_work`, upwards, and look at each

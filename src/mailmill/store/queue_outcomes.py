@@ -82,13 +82,6 @@ _LOCK_MESSAGES: Final = Statement(
 _SEVERAL_ROWS: Final = Statement(lambda connection: _several_rows(connection))
 
 
-async def finish(
-    connection: AsyncConnection, worker_id: str, finished: Sequence[Finished], failed: Sequence[Failed], now: float
-) -> FinishReport:
-    """:func:`finish_within` as a step of its own; on SQLite one visit to the writer's thread."""
-    return await connection.run_sync(finish_within, worker_id, finished, failed, now)
-
-
 def finish_within(
     connection: Connection, worker_id: str, finished: Sequence[Finished], failed: Sequence[Failed], now: float
 ) -> FinishReport:

@@ -6,7 +6,8 @@ Laws:
   3.7.0 to 3.51.2 can corrupt a WAL that two connections write or checkpoint at once, so only this one checkpoints too
   and the readers are ``mode=ro``.
 * A statement on the writer is never cut: a cancellation that arrives during one is raised when it is over, then the
-  transaction is rolled back. So the connection survives, and no thread still writes when the next caller begins.
+  transaction is rolled back; a `transact` that waits in the thread is carried out whole. So the connection survives,
+  and no thread still writes when the next caller begins.
 """
 
 from __future__ import annotations
@@ -90,29 +91,34 @@ class SqliteDatabase(Database):
     @asynccontextmanager
     async def write(self, *, wake: Collection[WakeName] = ()) -> AsyncIterator[AsyncConnection]:
         began = time.monotonic()
-        async with self._turn:
-            with _translated():
-                # Kept from one transaction to the next while all goes well.
-                connection, self._kept = self._kept, None
-                if connection is None:
-                    connection = _UncutConnection(self._writer, self._inserts.notice)
+        async with self._turn, self._transaction(began, wake) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, began: float, wake: Collection[WakeName]) -> AsyncIterator[AsyncConnection]:
+        """What :meth:`write` gives, for who has the turn; waited for since ``began``."""
+        with _translated():
+            # Kept from one transaction to the next while all goes well.
+            connection, self._kept = self._kept, None
+            if connection is None:
+                connection = _UncutConnection(self._writer, self._inserts.notice)
+            try:
+                if connection.sync_connection is None:
+                    await uncut(connection.start())
+                await connection.begin()
+                yield connection
                 try:
-                    if connection.sync_connection is None:
-                        await uncut(connection.start())
-                    await connection.begin()
-                    yield connection
-                    try:
-                        await uncut(connection.commit())
-                    finally:
-                        # A cancelled commit may stand; a hint for nothing does no harm.
-                        self.wake.notify({*self._inserts.take(connection), *wake})
-                    self._kept = connection
-                    self.observe_write(time.monotonic() - began)
+                    await uncut(connection.commit())
                 finally:
-                    # Rolls back what is not committed: a body that raised, or a COMMIT that failed (disk full, busy).
-                    if self._kept is None and connection.sync_connection is not None:
-                        self._inserts.take(connection)
-                        await uncut(connection.close())
+                    # A cancelled commit may stand; a hint for nothing does no harm.
+                    self.wake.notify({*self._inserts.take(connection), *wake})
+                self._kept = connection
+                self.observe_write(time.monotonic() - began)
+            finally:
+                # Rolls back what is not committed: a body that raised, or a COMMIT that failed (disk full, busy).
+                if self._kept is None and connection.sync_connection is not None:
+                    self._inserts.take(connection)
+                    await uncut(connection.close())
 
     async def transact(self, step: Callable[[SyncConnection], _Result]) -> _Result:
         began = time.monotonic()
@@ -124,17 +130,20 @@ class SqliteDatabase(Database):
                 touched.add(name)
 
         async with self._turn:
+            if self._kept is None:
+                async with self._transaction(began, ()) as connection:
+                    return await connection.run_sync(step)
             # While it waits for its turn in the writer's thread others may take theirs behind it.
-            waiting = None if self._kept is None else self._kept.driver.transact(_BEGIN_WRITING, notice, step)
-        if waiting is None:
-            return await super().transact(step)
+            waiting = self._kept.driver.transact(_BEGIN_WRITING, notice, step)
         with _translated():
             try:
                 return await uncut(waiting)
             finally:
-                if waiting.exception() is None:  # one that was cancelled stands too
+                # One that was cancelled stands too.
+                if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
                     self.wake.notify(touched)
                     self.observe_write(time.monotonic() - began)
+                del waiting  # it holds its error, whose traceback holds this frame
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -145,9 +154,9 @@ class SqliteDatabase(Database):
     async def close(self) -> None:
         async with self._turn:
             await self._readers.dispose()
-            if self._kept is not None:
-                await uncut(self._kept.close())
-                self._kept = None
+            kept, self._kept = self._kept, None
+            if kept is not None:
+                await uncut(kept.close())
             # The writer last: SQLite then folds the WAL into the database file.
             await self._writer.dispose()
             self._folder_lock.release()

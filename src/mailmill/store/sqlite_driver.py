@@ -108,6 +108,8 @@ class Connection(aiosqlite.Connection):
     def _transact(
         self, begin: str, executed: Callable[[str], None], function: Callable[[sqlalchemy.Connection], _Result]
     ) -> _Result:
+        if self._conn.in_transaction:
+            self._conn.rollback()  # one before could not be rolled back
         self._conn.execute(begin).close()
         try:
             result = self._on_visit(executed, function)
@@ -126,7 +128,11 @@ class Connection(aiosqlite.Connection):
         if self._visitor is None:
             raise RuntimeError("visited before it was open to visits")
         self._executed = executed
-        return function(self._visitor)
+        try:
+            return function(self._visitor)
+        except StopIteration as error:
+            # No future takes it, and who waits for it would for ever.
+            raise RuntimeError("a step raised StopIteration") from error
 
     def _begin(self) -> None:
         if self._to_begin is not None:
