@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mailmill.store.database import Database
     from mailmill.store.wakeups import WakeName
 
-BATCH: Final = 500
+BATCH: Final = 1000
 """Events numbered by one statement."""
 
 APART_SECONDS: Final = 0.01

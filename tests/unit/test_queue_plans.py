@@ -1,0 +1,53 @@
+"""How PostgreSQL plans the queue's statements for tables that it has not analyzed yet: they were just filled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from work_rows import add_account, add_messages
+
+from mailmill.store import queue_outcomes
+from mailmill.store.database import Database
+from mailmill.store.statement import compiled
+from mailmill.store.tables import message
+
+ROWS = 20_000
+
+
+@pytest.fixture
+async def store(postgres_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    database = await Database.open(postgres_url, data_dir=tmp_path / "node")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def test_messages_with_other_work_are_looked_up_and_the_queue_is_not_walked(store: Database) -> None:
+    """A join of the given ids took a hundred times as long there, until the table was analyzed."""
+    own = {"id": "n", "sha256": "sha256(CAST(n AS text)::bytea)"}
+    columns = [column.name for column in message.c]
+    async with store.write() as connection:
+        await add_account(connection)
+        await add_messages(connection, [1])
+        await connection.exec_driver_sql(
+            f"INSERT INTO message ({', '.join(columns)}) SELECT {', '.join(own.get(name, name) for name in columns)} "
+            f"FROM message, generate_series(2, {ROWS}) AS n"
+        )
+        await connection.exec_driver_sql(
+            "INSERT INTO work "
+            "(message_id, processor, version, account_id, shard, state, priority, vt, run_at, enqueued_at) "
+            "SELECT id, 'trivial', 1, account_id, 0, 'pending', 0, id, 0, 0 FROM message"
+        )
+    async with store.write() as connection:
+        statement = compiled(queue_outcomes._several_rows(), connection.sync_connection)
+        await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+        await connection.exec_driver_sql(f"PREPARE several AS {statement.text}")
+        given = ", ".join(f"'{value}'" for value in statement.values({"ids": "{1,2,3}"}))
+        plan = [row[0] for row in await connection.exec_driver_sql(f"EXPLAIN EXECUTE several({given})")]
+        await connection.exec_driver_sql("DEALLOCATE several")
+    scans = [(line, following) for line, following in zip(plan, [*plan[1:], ""], strict=True) if "Scan " in line]
+    assert scans, plan
+    assert all("Index Cond" in following or "Recheck Cond" in following for _, following in scans), plan
