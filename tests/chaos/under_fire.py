@@ -362,40 +362,48 @@ allow_private = true
             return
         self._frozen[phase] += 1
         self._tell(f"{node.name} frozen at {phase}")
+        frozen, wanted = node.life, LATE_WRITES.get(phase)
+        # It may have been frozen before, and was refused then.
+        before = _refusals(node, wanted)
         left: dict[str, int] = {}
 
         async def robbed() -> bool:
             nonlocal left
+            # The others may still have been on their way out, told to stop for a new account.
+            await self._bury(0)
             left = await self._left_to(node.pid)
             return not left
 
         if not await self._until(robbed):
             self._strange.append(
-                f"nobody took over from {node.life}, frozen at {phase}: it still has {left};"
+                f"nobody took over from {frozen}, frozen at {phase}: it still has {left};"
+                f" alive: {[each.life for each in self.nodes if each.alive]};"
                 f" transactions open for long: {await self._long_transactions()}"
             )
         node.signal(signal.SIGCONT)
-        wanted = LATE_WRITES.get(phase)
 
         async def refused() -> bool:
-            return not node.alive or any(each["what"] == wanted for each in node.records("refused"))
+            over = node.life != frozen or not node.alive
+            return over or _refusals(node, wanted) > before
 
         if wanted and not await self._until(refused):
-            self._strange.append(f"{node.life}, frozen at {phase}, was refused no late write")
+            self._strange.append(f"{frozen}, frozen at {phase}, was refused no late write")
 
     async def _stopped_at(self, phase: str) -> Node | None:
         """One node after the other is to stop there, until one has."""
         deadline = asyncio.get_running_loop().time() + _LONG_SECONDS
         while asyncio.get_running_loop().time() < deadline:
+            await self._bury(0)
             node = self._dice.choice(self.nodes)
+            before = _stops(node)
             node.order(orders.STOP, [phase])
             stopped = await self._until(
-                lambda node=node: _is_so(any(each["how"] == "stopped" for each in node.records("end"))),  # type: ignore[misc]
+                lambda node=node, before=before: _is_so(_stops(node) > before),  # type: ignore[misc]
                 _PATIENCE_SECONDS,
             )
             # Between the look and the next order it may still stop.
             node.order()
-            if stopped or any(each["how"] == "stopped" for each in node.records("end")):
+            if stopped or _stops(node) > before:
                 return node
         return None
 
@@ -542,6 +550,15 @@ allow_private = true
 
 async def _is_so(what: bool) -> bool:
     return what
+
+
+def _stops(node: Node) -> int:
+    """How often this life was frozen."""
+    return sum(each["how"] == "stopped" for each in node.records("end"))
+
+
+def _refusals(node: Node, what: str | None) -> int:
+    return sum(each["what"] == what for each in node.records("refused"))
 
 
 def jumping_clock(file: Path) -> dict[str, str]:

@@ -84,6 +84,13 @@ def first_free(connection: AnyConnection, rows: Select[Any], limit: BindParamete
     return select(*free.c).limit(limit)
 
 
+def found_first(connection: AnyConnection, rows: Select[Any]) -> Select[Any]:
+    """``rows``, a subquery, found before what is joined to them. PostgreSQL would make them part of the join, and look
+    up what a subquery among their columns finds as often as the join's plan names it; not where an offset may apply.
+    """
+    return rows.offset(literal_column("0")) if is_postgresql(connection) else rows
+
+
 def lock(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Lock the rows against change until the transaction ends, waiting for whoever holds them."""
     return rows.with_for_update(of=of, key_share=True) if is_postgresql(connection) else rows

@@ -32,37 +32,46 @@ class Scene(NamedTuple):
     special_use: str | None
 
 
-def _scenes(connection: Connection) -> Select[Any]:
-    """By message: the columns of a :class:`Scene`, after its id."""
+def _scenes(connection: Connection, *wanted: ColumnElement[bool]) -> Select[Any]:
+    """By given message that is as ``wanted``: the columns of a :class:`Scene` after its id, and ``processed_at``."""
     given = _MESSAGES.table(connection)
     first_place = (
         select(func.min(place.c.mailbox_id))
         .where(place.c.message_id == message.c.id, place.c.expunged_at.is_(None))
         .scalar_subquery()
     )
-    return (
+    seen = dialect.found_first(
+        connection,
         select(
             message.c.id,
-            account.c.tenant_id,
             message.c.account_id,
             message.c.historical,
+            message.c.processed_at,
+            first_place.label("mailbox_id"),
+        ).where(message.c.id.in_(select(given.c.id)), *wanted),
+    ).subquery("seen")
+    return (
+        select(
+            seen.c.id,
+            account.c.tenant_id,
+            seen.c.account_id,
+            seen.c.historical,
             mailbox.c.path,
             mailbox.c.special_use,
+            seen.c.processed_at,
         )
-        .join(account, account.c.id == message.c.account_id)
-        .outerjoin(mailbox, mailbox.c.id == first_place)
-        .where(message.c.id.in_(select(given.c.id)))
+        .join(account, account.c.id == seen.c.account_id)
+        .outerjoin(mailbox, mailbox.c.id == seen.c.mailbox_id)
     )
 
 
 def _told_processed(connection: Connection, *, past: bool, once: bool = False) -> Insert:
     """Events of those given messages that have no work left. ``past``: they are history where it was told before;
     ``once``: where it was, nothing is told."""
-    scene = _scenes(connection).add_columns(message.c.processed_at)
-    scene = scene.where(~exists().where(work.c.message_id == message.c.id))
+    done = [~exists().where(work.c.message_id == message.c.id)]
     if once:
-        scene = scene.where(message.c.processed_at.is_(None))
-    told = scene.order_by(message.c.id).subquery("scene")
+        done.append(message.c.processed_at.is_(None))
+    told = _scenes(connection, *done).subquery("scene")
     columns: dict[Column[Any], ColumnElement[Any]] = {
         event.c.tenant_id: told.c.tenant_id,
         event.c.event: literal(str(EventName.MESSAGE_PROCESSED)),
@@ -98,7 +107,7 @@ def scenes(connection: Connection, message_ids: Iterable[int]) -> dict[int, Scen
     found: dict[int, Scene] = {}
     for some in dialect.chunks(sorted(message_ids)):
         rows = _SCENES.rows(connection, **_MESSAGES.parameters(connection, [(each,) for each in some]))
-        for message_id, tenant_id, account_id, historical, path, special_use in rows:
+        for message_id, tenant_id, account_id, historical, path, special_use, _ in rows:
             found[message_id] = Scene(tenant_id, account_id, bool(historical), path, special_use)
     return found
 

@@ -111,7 +111,8 @@ def _numbering() -> Select[Any]:
         update(event)
         # Said again, of the row as it is when it is written: a number stands for ever.
         .where(event.c.id == any_(ids), unnumbered)
-        .values(seq=start + func.array_position(ids, event.c.id))
+        # Its place in the array: ids are in order, so by halves. (array_position goes through all of it for each.)
+        .values(seq=start + func.width_bucket(event.c.id, ids))
         .returning(event.c.id)
         .cte("numbered")
     )
