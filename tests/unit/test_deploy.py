@@ -14,6 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 import yaml
 
@@ -92,16 +93,20 @@ def test_the_unit_takes_from_the_process_what_it_can_do_without() -> None:
         "ProtectHome": "yes",
         "PrivateTmp": "yes",
         "PrivateDevices": "yes",
-        "MemoryDenyWriteExecute": "yes",
         "RestrictNamespaces": "yes",
         "UMask": "0077",
     }
     assert wanted.items() <= dict(directives()).items()
     # AF_UNIX is the command line's way in, the others are the mail servers'.
     assert set(of_unit("RestrictAddressFamilies")[0].split()) == {"AF_INET", "AF_INET6", "AF_UNIX"}
-    # What a configuration or a key that is wrong exits with is not mended by starting again.
+    # The threat engine compiles rules to machine code.
+    assert of_unit("MemoryDenyWriteExecute") == []
+    # Children that are over their memory are to be killed without the service.
+    assert of_unit("OOMPolicy") == ["continue"]
+    # What a configuration or a key that is wrong exits with is not mended by starting again; what nobody foresaw may be.
     given_up = {int(number) for number in of_unit("RestartPreventExitStatus")[0].split()}
     assert given_up == {exit_code(MasterKeyError.code), exit_code(ConfigurationError.code)}
+    assert not given_up & {exit_code("internal"), exit_code("store"), 1}
     # What mends itself is tried again: a command lets go of the data folder, the database comes back.
     mending = (DatabaseUnavailableError, StorageFullError, StorageUnavailableError, StoreInUseError)
     assert not given_up & {exit_code(each.code) for each in mending}
@@ -351,7 +356,7 @@ def test_no_secret_has_a_default() -> None:
 def test_compose_reads_the_file_and_asks_for_what_is_missing(tmp_path: Path) -> None:
     program = shutil.which("docker-compose")
     if program is None:
-        return  # what it would say of the file, the tests above say of its parts
+        pytest.skip("docker-compose is not installed: what it would say of the file, the tests above say of its parts")
     folder = tmp_path / "deploy"
     shutil.copytree(DEPLOY, folder)
     version = subprocess.run([program, "version", "--short"], capture_output=True, text=True, check=True).stdout
@@ -375,7 +380,7 @@ def test_compose_reads_the_file_and_asks_for_what_is_missing(tmp_path: Path) -> 
 # -- Prometheus -------------------------------------------------------------------------------------------------------
 
 
-def test_the_rules_are_tried_on_histories() -> None:
+def test_the_histories_are_of_alerts_that_there_are() -> None:
     rules = yaml.safe_load((DEPLOY / "prometheus-rules.yml").read_text(encoding="utf-8"))
     tried = yaml.safe_load((DEPLOY / "prometheus-rules-test.yml").read_text(encoding="utf-8"))
     alerts = {rule["alert"]: rule for group in rules["groups"] for rule in group["rules"]}
@@ -384,10 +389,15 @@ def test_the_rules_are_tried_on_histories() -> None:
     for case in cases:
         for expected in case["exp_alerts"]:
             assert expected["exp_labels"]["severity"] == alerts[case["alertname"]]["labels"]["severity"]
-    if promtool := shutil.which("promtool"):
-        for command in (["check", "rules", "prometheus-rules.yml"], ["test", "rules", "prometheus-rules-test.yml"]):
-            ran = subprocess.run([promtool, *command], cwd=DEPLOY, capture_output=True, text=True, check=False)
-            assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_promtool_tries_the_rules_on_their_histories() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: the test above compares rules and histories as far as it can")
+    for command in (["check", "rules", "prometheus-rules.yml"], ["test", "rules", "prometheus-rules-test.yml"]):
+        ran = subprocess.run([promtool, *command], cwd=DEPLOY, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 # -- what both take their secrets from --------------------------------------------------------------------------------

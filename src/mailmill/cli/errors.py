@@ -51,7 +51,7 @@ EXIT_CODES: Mapping[str, int] = {
     "storeInUse": TEMPORARY,
     "leaseLost": TEMPORARY,
     "staleBatch": TEMPORARY,
-    "masterKey": FAILED,
+    "masterKey": USAGE,
     "databaseUnavailable": TEMPORARY,
     "storageFull": TEMPORARY,
     "storageUnavailable": TEMPORARY,
