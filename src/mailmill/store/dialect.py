@@ -84,11 +84,15 @@ def first_free(connection: AnyConnection, rows: Select[Any], limit: BindParamete
     return select(*free.c).limit(limit)
 
 
-def found_first(connection: AnyConnection, rows: Select[Any]) -> Select[Any]:
-    """``rows``, a subquery, found before what is joined to them. PostgreSQL would make them part of the join, and look
-    up what a subquery among their columns finds as often as the join's plan names it; not where an offset may apply.
+def found_first(connection: AnyConnection, rows: Select[Any], name: str) -> FromClause:
+    """``rows``, found before anything is joined to them. PostgreSQL would make a subquery part of the join, and look up
+    what stands in its columns as often as the join's plan names it.
+
+    The name is known within the SELECT that it stands in: before an INSERT it would hide what that inserts into.
     """
-    return rows.offset(literal_column("0")) if is_postgresql(connection) else rows
+    if not is_postgresql(connection):
+        return rows.subquery(name)
+    return rows.cte(name, nesting=True).prefix_with("MATERIALIZED")
 
 
 def lock(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:

@@ -49,7 +49,8 @@ def _scenes(connection: Connection, *wanted: ColumnElement[bool]) -> Select[Any]
             message.c.processed_at,
             first_place.label("mailbox_id"),
         ).where(message.c.id.in_(select(given.c.id)), *wanted),
-    ).subquery("seen")
+        "seen",
+    )
     return (
         select(
             seen.c.id,
