@@ -16,6 +16,7 @@ import httpx2
 
 from chaos import journal, orders
 from chaos.holders import holders
+from mailmill.store.database import uncut
 
 _START_SECONDS = 60.0
 
@@ -110,6 +111,10 @@ class Node:
         job = {"journal": str(self._journals), "life": self.life}
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
         self._ended.clear()
+        # Whoever waits may give up; what the program says must be heard all the same, or it is taken for later news.
+        await uncut(self._hear_birth())
+
+    async def _hear_birth(self) -> None:
         self.pid = (await self._hear())["pid"]
         self._ending = asyncio.create_task(self._await_end())
 

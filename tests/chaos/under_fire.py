@@ -119,6 +119,7 @@ class UnderFire:
     _strange: list[str] = field(default_factory=list)
     _renewed: dict[str, int] = field(default_factory=dict)
     _cut: set[str] = field(default_factory=set)
+    _thawed: dict[str, int] = field(default_factory=dict)
     _unsettled: set[str] = field(default_factory=set)
     _evidence: history.Evidence = field(init=False)
     _cuts: int = 0
@@ -362,7 +363,7 @@ allow_private = true
             return
         self._frozen[phase] += 1
         self._tell(f"{node.name} frozen at {phase}")
-        frozen, wanted = node.life, LATE_WRITES.get(phase)
+        frozen, pid, wanted = node.life, node.pid, LATE_WRITES.get(phase)
         # It may have been frozen before, and was refused then.
         before = _refusals(node, wanted)
         left: dict[str, int] = {}
@@ -371,7 +372,7 @@ allow_private = true
             nonlocal left
             # The others may still have been on their way out, told to stop for a new account.
             await self._bury(0)
-            left = await self._left_to(node.pid)
+            left = await self._left_to(pid)
             return not left
 
         if not await self._until(robbed):
@@ -395,15 +396,15 @@ allow_private = true
         while asyncio.get_running_loop().time() < deadline:
             await self._bury(0)
             node = self._dice.choice(self.nodes)
-            before = _stops(node)
             node.order(orders.STOP, [phase])
             stopped = await self._until(
-                lambda node=node, before=before: _is_so(_stops(node) > before),  # type: ignore[misc]
+                lambda node=node: _is_so(_stops(node) > self._thawed.get(node.life, 0)),  # type: ignore[misc]
                 _PATIENCE_SECONDS,
             )
-            # Between the look and the next order it may still stop.
+            # Between the look and the next order it may still stop; if not seen now, then when it is its turn again.
             node.order()
-            if stopped or _stops(node) > before:
+            if stopped or _stops(node) > self._thawed.get(node.life, 0):
+                self._thawed[node.life] = _stops(node)
                 return node
         return None
 
