@@ -103,7 +103,7 @@ def test_the_unit_takes_from_the_process_what_it_can_do_without() -> None:
     assert of_unit("MemoryDenyWriteExecute") == []
     # Children that are over their memory are to be killed without the service.
     assert of_unit("OOMPolicy") == ["continue"]
-    # What a configuration or a key that is wrong exits with is not mended by starting again; what nobody foresaw may be.
+    # A configuration or a key that is wrong is not mended by starting again; what nobody foresaw may be.
     given_up = {int(number) for number in of_unit("RestartPreventExitStatus")[0].split()}
     assert given_up == {exit_code(MasterKeyError.code), exit_code(ConfigurationError.code)}
     assert not given_up & {exit_code("internal"), exit_code("store"), 1}
