@@ -133,6 +133,7 @@ events = ["messageNew", "messageProcessed", "threatFound"]
             metrics = (await running.http.get("/metrics")).text
             assert 'mailmill_account_seconds_since_round_trip{account="work"}' in metrics
             assert "mailmill_messages_stored_total 3.0" in metrics
+            assert "mailmill_processor_threads_stuck 0.0" in metrics
             timed = re.search(r"^mailmill_arrival_to_stored_seconds_count ([0-9.]+)$", metrics, re.MULTILINE)
             assert timed is not None and float(timed[1]) in (1, 2)
             # History was processed, but nobody was told of it.

@@ -76,6 +76,7 @@ class Snapshot:
     hosts: tuple[HostGauge, ...] = ()
     fleet: FleetGauge = field(default_factory=lambda: FleetGauge({}, 0, 0))
     blobs_reachable: bool = True
+    threads_stuck: int = 0
 
 
 class Metrics:
@@ -176,6 +177,11 @@ class Metrics:
             "mailmill_blobs_reachable",
             "1 while raw messages can be stored and read, as far as the last try has shown.",
             value=float(snapshot.blobs_reachable),
+        )
+        yield GaugeMetricFamily(
+            "mailmill_processor_threads_stuck",
+            "Threads of `def` processors that are past their time and have not come back.",
+            value=snapshot.threads_stuck,
         )
 
     def _hosts(self, hosts: Iterable[HostGauge]) -> Iterable[Metric]:

@@ -155,6 +155,7 @@ class UseCases:
             accounts=tuple(gauges),
             parked=figures.parked,
             blobs_reachable=self._app.blobs.trouble is None,
+            threads_stuck=self._app.worker.stats.stuck_threads,
             hosts=scrape.of_hosts(self._app.hosts.stats),
             **scrape.of_work(figures.of_work, now=self._app.clock(), node=self._app.node, syncs=self._syncs),
         )
