@@ -14,6 +14,8 @@ import pytest
 from harness.patience import eventually
 from harness.service import RunningService, mailmill, service
 from servers.dovecot import Dovecot
+from servers.pgbouncer import PgBouncer
+from servers.postgres import Postgres
 
 pytestmark = pytest.mark.children_only
 
@@ -31,7 +33,8 @@ class Nodes:
     """Service processes that share a database, a folder of blobs and the accounts."""
 
     def __init__(self, url: str, folder: Path, server: Dovecot, users: dict[str, str]) -> None:
-        self._url = url
+        self.url = url
+        self.listen_url = ""
         self._folder = folder
         self._server = server
         self.users = users
@@ -53,7 +56,8 @@ imap = {{ host = "{self._server.host}", port = {self._server.port}, tls = "none"
             f"""
 [service]
 data_dir = "{name}"
-database_url = "{self._url}"
+database_url = "{self.url}"
+{f'listen_url = "{self.listen_url}"' if self.listen_url else ""}
 blob_url = "{(self._folder / "blobs").as_uri()}"
 listen = "127.0.0.1:0"
 lease_seconds = {lease_seconds}
@@ -127,6 +131,31 @@ async def test_one_node_dies_and_the_other_takes_over_all(nodes: Nodes, dovecot:
         told = [event["event"] for event in await all_events(first)]
         assert told.count("messageNew") == told.count("messageProcessed") == 2 * ACCOUNTS, "nothing twice"
         assert told.count("messageFailed") == told.count("messageDeleted") == 0
+
+
+async def test_a_fleet_behind_a_pooler_that_is_restarted(
+    nodes: Nodes, dovecot: Dovecot, postgres: Postgres, postgres_url: str
+) -> None:
+    """Leases, queue, numbering and outbox over connections that are another one each time, then over none. A message
+    that comes in between is stored and processed once, and told of once, as those before it."""
+    with PgBouncer(postgres) as pooler:
+        nodes.url, nodes.listen_url = pooler.url(postgres_url), postgres_url
+        async with nodes.node("a") as first, nodes.node("b") as second:
+            await first.until_status(spread(nodes=2))
+            for account, user in nodes.users.items():
+                await dovecot.add_message(user, "INBOX", mail(f"{account}-1"))
+            await until(lambda: subjects(second), {account: [f"{account}-1"] for account in nodes.users})
+            for account, user in nodes.users.items():
+                await dovecot.add_message(user, "INBOX", mail(f"{account}-2"))
+            await pooler.restart()
+            for account, user in nodes.users.items():
+                await dovecot.add_message(user, "INBOX", mail(f"{account}-3"))
+            three = {account: [f"{account}-{number}" for number in (1, 2, 3)] for account in nodes.users}
+            await until(lambda: subjects(second), three)
+            await first.until_status(lambda status: status["queue"]["completed"] == 3 * ACCOUNTS)
+            await first.until_status(spread(nodes=2))
+            told = [event["event"] for event in await all_events(first)]
+            assert told.count("messageNew") == told.count("messageProcessed") == 3 * ACCOUNTS, "nothing twice"
 
 
 async def test_one_node_is_frozen_past_its_leases_and_wakes(nodes: Nodes, dovecot: Dovecot) -> None:

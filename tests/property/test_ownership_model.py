@@ -532,7 +532,7 @@ def test_shards_are_owned_as_in_the_model(postgres_url: str, tmp_path: Path) -> 
         OnThisDatabase.database, OnThisDatabase.runner = runner.run(open_database()), runner
         try:
             run_state_machine_as_test(
-                OnThisDatabase, settings=settings(max_examples=settings().max_examples // 4, stateful_step_count=30)
+                OnThisDatabase, settings=settings(max_examples=settings().max_examples // 2, stateful_step_count=30)
             )
         finally:
             runner.run(stack.aclose())

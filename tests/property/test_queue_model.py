@@ -554,7 +554,7 @@ def test_the_queue_does_as_the_model(database_url: str) -> None:
         OnThisDatabase.engine, OnThisDatabase.runner = engine, runner
         try:
             run_state_machine_as_test(
-                OnThisDatabase, settings=settings(max_examples=settings().max_examples // 6, stateful_step_count=25)
+                OnThisDatabase, settings=settings(max_examples=settings().max_examples // 3, stateful_step_count=25)
             )
         finally:
             runner.run(engine.dispose())

@@ -4,10 +4,12 @@
 
     with PgBouncer(postgres) as pooler:
         url = pooler.url(database_url)      # the same database, by way of the pooler
+        await pooler.restart()              # every connection through it dies
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -50,6 +52,7 @@ class PgBouncer:
         self._server = server
         self._owner = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
         self._root = Path()
+        self._program = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: Watchdog | None = None
 
@@ -58,27 +61,13 @@ class PgBouncer:
         if program is None:
             raise RuntimeError("pgbouncer is not installed: run `make test`, or `apt-get install pgbouncer`")
         self._root = Path(tempfile.mkdtemp(prefix="mm-pgbouncer-"))
+        self._program = program
         for _ in range(5):
             (self.port,) = free_ports(1)
             self._configure()
-            as_root = os.getuid() == 0
-            self._process = subprocess.Popen(
-                [program, "-q", str(self._root / "pgbouncer.ini")],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd=self._root,
-                user=self._owner.pw_uid if as_root else None,
-                group=self._owner.pw_gid if as_root else None,
-                extra_groups=[] if as_root else None,
-                start_new_session=True,  # Ctrl-C in a terminal is for pytest, which then stops us in order
-            )
-            self._watchdog = Watchdog(self._process, self._root)
-            if self._wait_ready():
+            if self._start():
                 return self
-            self._stop()
-        log = self._root / "log"
-        raise RuntimeError(f"pgbouncer did not start:\n{log.read_text()[-2000:] if log.exists() else ''}")
+        raise RuntimeError(f"pgbouncer did not start:\n{self._log()}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -88,6 +77,35 @@ class PgBouncer:
 
     def url(self, database_url: str) -> str:
         return self._server.url(database_url.rpartition("/")[2], port=self.port)
+
+    async def restart(self) -> None:
+        """Stop and start on the same port."""
+        await asyncio.to_thread(self._stop)
+        if not await asyncio.to_thread(self._start):
+            raise RuntimeError(f"pgbouncer did not start again:\n{self._log()}")
+
+    def _start(self) -> bool:
+        as_root = os.getuid() == 0
+        self._process = subprocess.Popen(
+            [self._program, "-q", str(self._root / "pgbouncer.ini")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._root,
+            user=self._owner.pw_uid if as_root else None,
+            group=self._owner.pw_gid if as_root else None,
+            extra_groups=[] if as_root else None,
+            start_new_session=True,  # Ctrl-C in a terminal is for pytest, which then stops us in order
+        )
+        self._watchdog = Watchdog(self._process, self._root)
+        if self._wait_ready():
+            return True
+        self._stop()
+        return False
+
+    def _log(self) -> str:
+        log = self._root / "log"
+        return log.read_text()[-2000:] if log.exists() else ""
 
     def _configure(self) -> None:
         values = {"SERVER": str(self._server.port), "PORT": str(self.port), "ROOT": str(self._root)}
