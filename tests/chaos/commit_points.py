@@ -252,6 +252,7 @@ class CommitPoints:
 
     def _wrap_claims(self) -> None:
         real, real_limited = queue_exchange.claim_within, queue.claim_limited
+        real_exchange = queue_exchange.Exchange.__call__
 
         def claim(connection: Any, *arguments: Any) -> Any:
             self._begin_to_work()
@@ -265,7 +266,15 @@ class CommitPoints:
             self._note_claims(connection, claims)
             return claims, more
 
+        def exchange(asked: queue_exchange.Exchange, connection: Any) -> Any:
+            exchanged = real_exchange(asked, connection)
+            if not exchanged.looked:
+                # It waited so long that it had to prove its life first.
+                self._noted(connection).points.append(QUIET)
+            return exchanged
+
         queue_exchange.claim_within, queue.claim_limited = claim, claim_limited
+        queue_exchange.Exchange.__call__ = exchange  # type: ignore[method-assign]
 
     def _begin_to_work(self) -> None:
         if not self._working:
