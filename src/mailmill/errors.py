@@ -13,7 +13,7 @@
     ├── RefusedError              the mail server did not do what a request asked of it      exit 1
     ├── StoreError                the database or the mail folder failed
     │   ├── StoreInUseError       another service or command holds this data folder          exit 5
-    │   ├── MasterKeyError        the master key is missing, malformed or not the one used   exit 1
+    │   ├── MasterKeyError        the master key is missing, malformed or not the one used   exit 2
     │   ├── LeaseLostError        another node keeps this account in sync now                exit 5
     │   ├── DatabaseUnavailableError  the database cannot be reached, or takes nobody now     exit 5
     │   ├── StorageFullError      the disk is full or the quota is reached                   exit 5

@@ -111,15 +111,15 @@ async def test_the_master_key(dovecot: Dovecot, mail_user: str, configure: Calla
     kept = key.read_text()
     key.unlink()
     result = await mailmill(config, "sync")
-    assert result.code == 1
+    assert result.code == 2
     only_error(result, "master key is missing", "backup")
     assert not key.exists()
     other = "A" * 43 + "="
     result = await mailmill(config, "sync", environ={"MAILMILL_KEY": other})
-    assert result.code == 1
+    assert result.code == 2
     only_error(result, "not the one this store was written with")
     result = await mailmill(config, "sync", environ={"MAILMILL_KEY": "short"})
-    assert result.code == 1
+    assert result.code == 2
     only_error(result, "malformed")
     key.write_text(kept)
     key.chmod(0o600)
