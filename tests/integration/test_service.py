@@ -133,7 +133,6 @@ events = ["messageNew", "messageProcessed", "threatFound"]
             metrics = (await running.http.get("/metrics")).text
             assert 'mailmill_account_seconds_since_round_trip{account="work"}' in metrics
             assert "mailmill_messages_stored_total 3.0" in metrics
-            assert "mailmill_processor_threads_stuck 0.0" in metrics
             timed = re.search(r"^mailmill_arrival_to_stored_seconds_count ([0-9.]+)$", metrics, re.MULTILINE)
             assert timed is not None and float(timed[1]) in (1, 2)
             # History was processed, but nobody was told of it.
@@ -177,6 +176,28 @@ async def test_it_stops_in_time_whatever_hangs(
         await eventually(lambda: asyncio.to_thread(began.exists))
         assert await running.stop() == 0
         await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_a_thread_that_does_not_come_back_is_counted(
+    dovecot: Dovecot, mail_user: str, configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "hung.py").write_text(
+        "import time\nfrom mailmill import processor\n\n"
+        "@processor('hung', timeout_seconds=0.2)\n"
+        "def hung(message, context):\n"
+        "    time.sleep(600)\n"
+    )
+    await dovecot.add_message(mail_user, "INBOX", plain(1))
+    config = configure(dovecot, mail_user, '[processors]\nimport = ["hung:hung"]')
+    async with service(config, tmp_path / "data/mailmill.sock", environ={"PYTHONPATH": str(tmp_path)}) as running:
+
+        async def counted() -> bool:
+            metrics = (await running.http.get("/metrics")).text
+            stuck = re.search(r"^mailmill_processor_threads_stuck ([0-9.]+)$", metrics, re.MULTILINE)
+            return stuck is not None and float(stuck[1]) >= 1
+
+        await eventually(counted)
+        assert await running.stop() == 0
 
 
 async def test_a_secret_that_is_not_set_stops_what_needs_it_and_nothing_else(
