@@ -101,6 +101,15 @@ def message_lock() -> None:
     dialect.lock = lock
 
 
+def written_since() -> None:
+    """What is told with the outcome is decided by what was seen before the row's lock was waited for."""
+    from sqlalchemy import Integer, literal_column
+
+    from mailmill.store import queue_recording
+
+    queue_recording._WRITTEN_BY = literal_column("0", Integer)
+
+
 def turns() -> None:
     """Those who count what an account has in processing do it side by side."""
     from mailmill.store import account_limits
@@ -213,6 +222,9 @@ TWINS: Final[Mapping[str, Twin]] = {
         ),
     ),
     "message_lock": Twin(message_lock, (f"{_AT_ONCE}test_the_last_two_rows_of_a_message_finished_at_once",)),
+    "written_since": Twin(
+        written_since, (f"{_AT_ONCE}test_what_is_finished_while_other_work_of_it_is_queued_is_not_processed_yet",)
+    ),
     "turns": Twin(turns, (f"{_AT_ONCE}test_two_claims_at_once_keep_to_an_accounts_limit",)),
     "lease_lock": Twin(
         lease_lock,

@@ -6,7 +6,7 @@ come of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,8 +47,10 @@ async def claimed(store: Database, worker: str, processor: str = "threat") -> li
         return await claim(connection, worker, processor=processor)
 
 
-async def finish(connection: AsyncConnection, worker: str, *claims: Claim, value: str = "{}") -> FinishReport:
-    return await steps.finish(connection, worker, [finished(one, value) for one in claims], [], 20.0)
+async def finish(
+    connection: AsyncConnection, worker: str, *claims: Claim, value: str = "{}", announce: tuple[str, ...] = ()
+) -> FinishReport:
+    return await steps.finish(connection, worker, [finished(one, value, announce) for one in claims], [], 20.0)
 
 
 async def reap(connection: AsyncConnection) -> int:
@@ -148,7 +150,10 @@ async def test_the_last_two_rows_of_a_message_finished_at_once(store: Database) 
 async def test_a_row_that_is_queued_while_the_only_one_is_finished(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was not there when the first looked whom it has to lock out, and its worker finishes at the same time."""
+    """It was not there when the first looked whom it has to lock out, and its worker finishes at the same time.
+
+    The first announces something besides: so it goes step by step.
+    """
     await fill(store, 1)
     [threat] = await claimed(store, "a", "threat")
     look = queue_outcomes._lock_shared
@@ -160,18 +165,20 @@ async def test_a_row_that_is_queued_while_the_only_one_is_finished(
         [summary] = await claimed(store, "b", "summary")
         assert (await finish(await late.__aenter__(), "b", summary)).processed_ids == ()
 
-    def look_and_be_late(connection: Connection, claims: Sequence[Claim]) -> set[int]:
-        locked = look(connection, claims)
+    def look_and_be_late(
+        connection: Connection, claims: Sequence[Claim], shared: Collection[int] | None
+    ) -> Collection[int]:
+        locked = look(connection, claims, shared)
         monkeypatch.setattr(queue_outcomes, "_lock_shared", look)
         await_only(be_late())
         return locked
 
     monkeypatch.setattr(queue_outcomes, "_lock_shared", look_and_be_late)
-    first = beside(store, lambda connection: finish(connection, "a", threat))
+    first = beside(store, lambda connection: finish(connection, "a", threat, announce=("threatFound",)))
     await waits(store, first)
     await late.__aexit__(None, None, None)
     assert (await first).processed_ids == (1,)
-    assert await told(store) == [("messageProcessed", 1)]
+    assert await told(store) == [("threatFound", 1), ("messageProcessed", 1)]
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["its outcome is being recorded", "it is being run"])
@@ -206,6 +213,26 @@ async def test_what_is_reprocessed_while_its_first_run_ends_is_news_once(store: 
         news = select(event.c.event, event.c.historical).order_by(event.c.id)
         told = [tuple(each) for each in await connection.execute(news)]
     assert told == [("messageProcessed", False)] + [("messageProcessed", True)] * recorded
+
+
+@pytest.mark.parametrize("of", [1, 2], ids=["that alone", "of several at once"])
+async def test_what_is_finished_while_other_work_of_it_is_queued_is_not_processed_yet(store: Database, of: int) -> None:
+    """Whoever finishes has looked before that is committed, and waits for it."""
+    await fill(store, of)
+    held = await claimed(store, "a")
+    async with store.write() as connection:
+        row = await reprocess.create(connection, "summary", 1, Wanted(), 11.0)
+    async with store.write() as first:
+        found = reprocess_pieces.Look([1], 1)
+        assert await reprocess_pieces.put_piece(first, row, found, 12.0) is not None
+        other = beside(store, lambda connection: finish(connection, "a", *held))
+        assert await waits(store, other)
+    report = await other
+    assert (report.recorded, report.processed_ids) == (of, tuple(range(2, of + 1)))
+    [summary] = await claimed(store, "b", "summary")
+    async with store.write() as connection:
+        assert (await finish(connection, "b", summary)).processed_ids == (1,)
+    assert await told(store) == [("messageProcessed", number) for number in (*range(2, of + 1), 1)]
 
 
 async def test_outcomes_of_different_messages_wait_for_nobody(store: Database) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 from work_rows import add_account, add_messages
 
-from mailmill.store import queue_events, queue_outcomes
+from mailmill.store import queue_events, queue_outcomes, queue_recording
 from mailmill.store.database import Database
+from mailmill.store.queue import Claim, Finished
 from mailmill.store.statement import compiled
 from mailmill.store.tables import mailbox, message, place
 
@@ -27,30 +31,73 @@ async def store(postgres_url: str, tmp_path: Path) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def test_messages_with_other_work_are_looked_up_and_the_queue_is_not_walked(store: Database) -> None:
-    """A join of the given ids took a hundred times as long there, until the table was analyzed."""
+async def fill(connection: AsyncConnection) -> None:
+    """So many messages, each with a row of work, that nobody has analyzed."""
     own = {"id": "n", "sha256": "sha256(CAST(n AS text)::bytea)"}
     columns = [column.name for column in message.c]
+    await add_account(connection)
+    await add_messages(connection, [1])
+    await connection.exec_driver_sql(
+        f"INSERT INTO message ({', '.join(columns)}) SELECT {', '.join(own.get(name, name) for name in columns)} "
+        f"FROM message, generate_series(2, {ROWS}) AS n"
+    )
+    await connection.exec_driver_sql(
+        "INSERT INTO work "
+        "(message_id, processor, version, account_id, shard, state, priority, vt, run_at, enqueued_at) "
+        "SELECT id, 'trivial', 1, account_id, 0, 'pending', 0, id, 0, 0 FROM message"
+    )
+
+
+def given(value: Any) -> str:
+    """A value as EXECUTE takes it."""
+    if isinstance(value, list):
+        value = f"{{{', '.join(json.dumps(str(each)) for each in value)}}}"
+    return f"'{value}'"
+
+
+CLAIMS = [
+    Claim(
+        number, account_id=1, processor="trivial", version=1, attempt=0, crashes=0, fence=1, enqueued_at=0, priority=0
+    )
+    for number in range(1, 101)
+]
+LOOKS: dict[str, tuple[Callable[[Connection], Any], Mapping[str, Any]]] = {
+    "messages with other work": (
+        lambda _connection: queue_outcomes._several_rows(),
+        {"ids": [claim.message_id for claim in CLAIMS]},
+    ),
+    "what is done": (
+        lambda _connection: queue_recording._recording(),
+        queue_recording._parameters("a", [Finished(claim, "{}", 0.1) for claim in CLAIMS], 1.0),
+    ),
+    "what is done and told": (
+        queue_recording._recording_and_telling,
+        queue_recording._parameters("a", [Finished(claim, "{}", 0.1) for claim in CLAIMS], 1.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@pytest.mark.parametrize("look", LOOKS)
+async def test_rows_are_looked_up_and_the_queue_is_not_walked(store: Database, look: str, mode: str) -> None:
+    """A join of the given ids took a hundred times as long there, until the table was analyzed."""
+    build, parameters = LOOKS[look]
     async with store.write() as connection:
-        await add_account(connection)
-        await add_messages(connection, [1])
-        await connection.exec_driver_sql(
-            f"INSERT INTO message ({', '.join(columns)}) SELECT {', '.join(own.get(name, name) for name in columns)} "
-            f"FROM message, generate_series(2, {ROWS}) AS n"
-        )
-        await connection.exec_driver_sql(
-            "INSERT INTO work "
-            "(message_id, processor, version, account_id, shard, state, priority, vt, run_at, enqueued_at) "
-            "SELECT id, 'trivial', 1, account_id, 0, 'pending', 0, id, 0, 0 FROM message"
-        )
+        await fill(connection)
     async with store.write() as connection:
-        statement = compiled(queue_outcomes._several_rows(), connection.sync_connection)
-        await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
-        await connection.exec_driver_sql(f"PREPARE several AS {statement.text}")
-        given = ", ".join(f"'{value}'" for value in statement.values({"ids": "{1,2,3}"}))
-        plan = [row[0] for row in await connection.exec_driver_sql(f"EXPLAIN EXECUTE several({given})")]
-        await connection.exec_driver_sql("DEALLOCATE several")
-    scans = [(line, following) for line, following in zip(plan, [*plan[1:], ""], strict=True) if "Scan " in line]
+        plain = connection.sync_connection
+        assert plain is not None
+        statement = compiled(build(plain), plain)
+        await connection.exec_driver_sql(f"SET LOCAL plan_cache_mode = {mode}")
+        await connection.exec_driver_sql(f"PREPARE looked AS {statement.text}")
+        values = ", ".join(map(given, statement.values(parameters)))
+        plan = [row[0] for row in await connection.exec_driver_sql(f"EXPLAIN EXECUTE looked({values})")]
+        await connection.exec_driver_sql("DEALLOCATE looked")
+    scans = [
+        (line, following)
+        for line, following in zip(plan, [*plan[1:], ""], strict=True)
+        if re.search(r"Scan .*\b(on|using) (work|message|pk_work|ix_work\w*)\b", line)
+    ]
     assert scans, plan
     assert all("Index Cond" in following or "Recheck Cond" in following for _, following in scans), plan
 

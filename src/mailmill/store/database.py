@@ -35,6 +35,7 @@ _WAKING_TABLES: dict[str, WakeName] = {
     "work": "work", "event": "events", "delivery": "deliveries", "request": "requests"
 }  # fmt: skip
 _INSERT = "INSERT INTO "
+_WITH = "WITH "
 
 _Result = TypeVar("_Result")
 
@@ -153,6 +154,9 @@ class InsertWatch:
 
 def hint_of(statement: str) -> WakeName | None:
     """The hint that ``statement`` asks for, if any: who waits for what it inserts."""
+    if statement.startswith(_WITH):
+        # One that does several things: of what it inserts there is one table at most that anybody waits for.
+        return next((name for table, name in _WAKING_TABLES.items() if f"{_INSERT}{table} " in statement), None)
     if not statement.startswith(_INSERT):
         return None
     return _WAKING_TABLES.get(statement[len(_INSERT) :].split(" ", 1)[0])

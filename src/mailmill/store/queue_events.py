@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Float, Integer, bindparam, exists, func, insert, literal, or_, select
+from sqlalchemy import Float, Integer, and_, bindparam, exists, func, insert, literal_column, or_, select
 
 from mailmill.model import EventName
 from mailmill.store import dialect
@@ -17,7 +17,7 @@ from mailmill.store.tables import account, event, mailbox, message, place, work
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Column, ColumnElement, Connection, Insert, Select
+    from sqlalchemy import Column, ColumnElement, Connection, FromClause, Insert, Select
 
     from mailmill.store.queue_rows import Claim
 
@@ -32,9 +32,11 @@ class Scene(NamedTuple):
     special_use: str | None
 
 
-def _scenes(connection: Connection, *wanted: ColumnElement[bool]) -> Select[Any]:
-    """By given message that is as ``wanted``: the columns of a :class:`Scene` after its id, and ``processed_at``."""
-    given = _MESSAGES.table(connection)
+def _scenes(
+    connection: Connection, given: FromClause, *wanted: ColumnElement[bool], also: Sequence[ColumnElement[Any]] = ()
+) -> Select[Any]:
+    """By given message (its column ``id``) that is as ``wanted``: the columns of a :class:`Scene` after its id, then
+    ``processed_at`` and those of ``also``, which are of ``given``."""
     first_place = (
         select(func.min(place.c.mailbox_id))
         .where(place.c.message_id == message.c.id, place.c.expunged_at.is_(None))
@@ -48,7 +50,8 @@ def _scenes(connection: Connection, *wanted: ColumnElement[bool]) -> Select[Any]
             message.c.historical,
             message.c.processed_at,
             first_place.label("mailbox_id"),
-        ).where(message.c.id.in_(select(given.c.id)), *wanted),
+            *also,
+        ).where(message.c.id == given.c.id, *wanted),
         "seen",
     )
     return (
@@ -60,6 +63,7 @@ def _scenes(connection: Connection, *wanted: ColumnElement[bool]) -> Select[Any]
             mailbox.c.path,
             mailbox.c.special_use,
             seen.c.processed_at,
+            *(seen.c[column.key] for column in also if column.key is not None),
         )
         .join(account, account.c.id == seen.c.account_id)
         .outerjoin(mailbox, mailbox.c.id == seen.c.mailbox_id)
@@ -72,25 +76,36 @@ def _told_processed(connection: Connection, *, past: bool, once: bool = False) -
     done = [~exists().where(work.c.message_id == message.c.id)]
     if once:
         done.append(message.c.processed_at.is_(None))
-    told = _scenes(connection, *done).subquery("scene")
+    told = _scenes(connection, _MESSAGES.table(connection), *done).subquery("scene")
+    telling = _telling(told, told.c.processed_at.is_not(None) if past else None)
+    return telling.returning(event.c.message_id) if dialect.is_postgresql(connection) else telling
+
+
+def telling_processed(connection: Connection, given: FromClause) -> Insert:
+    """Append ``messageProcessed`` for the messages of ``given`` (``id``), of which the caller knows that they have no
+    work left; as history where ``past`` is true there and it was told before. ``at`` is when."""
+    told = _scenes(connection, given, also=[given.c.past]).subquery("scene")
+    return _telling(told, and_(told.c.past, told.c.processed_at.is_not(None)))
+
+
+def _telling(told: FromClause, again: ColumnElement[bool] | None) -> Insert:
     columns: dict[Column[Any], ColumnElement[Any]] = {
         event.c.tenant_id: told.c.tenant_id,
-        event.c.event: literal(str(EventName.MESSAGE_PROCESSED)),
+        event.c.event: literal_column(f"'{EventName.MESSAGE_PROCESSED}'"),
         event.c.account_id: told.c.account_id,
         event.c.path: told.c.path,
         event.c.special_use: told.c.special_use,
         event.c.message_id: told.c.id,
-        event.c.historical: or_(told.c.historical, told.c.processed_at.is_not(None)) if past else told.c.historical,
-        event.c.data: literal("{}"),
+        event.c.historical: told.c.historical if again is None else or_(told.c.historical, again),
+        event.c.data: literal_column("'{}'"),
         event.c.created_at: bindparam("at", type_=Float),
     }
     # Ids ascend with the messages'.
-    telling = insert(event).from_select(list(columns), select(*columns.values()).order_by(told.c.id))
-    return telling.returning(event.c.message_id) if dialect.is_postgresql(connection) else telling
+    return insert(event).from_select(list(columns), select(*columns.values()).order_by(told.c.id))
 
 
 _MESSAGES: Final = GivenRows("messages", message.c.id)
-_SCENES: Final = Statement(_scenes)
+_SCENES: Final = Statement(lambda connection: _scenes(connection, _MESSAGES.table(connection)))
 _PROCESSED: Final = Statement(lambda connection: _told_processed(connection, past=False))
 _PROCESSED_PAST: Final = Statement(lambda connection: _told_processed(connection, past=True))
 _PROCESSED_ONCE: Final = Statement(lambda connection: _told_processed(connection, past=False, once=True))

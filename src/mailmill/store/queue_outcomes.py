@@ -16,11 +16,10 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ARRAY, BigInteger, Float, Text, any_, bindparam, delete, func, literal_column, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import ARRAY, BigInteger, Float, bindparam, func, literal_column, select, update
 
 from mailmill.model import EventName
-from mailmill.store import dialect, event_log, queue_events, work_errors
+from mailmill.store import dialect, event_log, queue_events, queue_recording, work_errors
 from mailmill.store.bulk_insert import BulkInsert
 from mailmill.store.given_rows import GivenRows
 from mailmill.store.queue_rows import (
@@ -72,7 +71,6 @@ _INSERT_RESULTS: Final = BulkInsert[tuple[Any, ...]](
     ("message_id", "processor", "version", "value", "attempts", "seconds", "finished_at", "errors"),
     replace=True,
 )
-_RECORD_ON_POSTGRESQL: Final = Statement(lambda _connection: _recording())
 _MESSAGES: Final = GivenRows("messages", message.c.id)
 _LOCK_MESSAGES: Final = Statement(
     lambda connection: dialect.lock(
@@ -80,6 +78,7 @@ _LOCK_MESSAGES: Final = Statement(
     )
 )
 _SEVERAL_ROWS: Final = Statement(lambda _connection: _several_rows())
+_SHARED_BEFORE: Final = "messages of the last outcomes had other work"
 
 
 def finish_within(
@@ -87,7 +86,8 @@ def finish_within(
 ) -> FinishReport:
     """Record what became of claims, as far as they are still this worker's. ``now`` is when, as recorded.
 
-    Statements, each for up to :data:`dialect.MAX_ROWS` rows, in this order:
+    On PostgreSQL all of it is one statement (`queue_recording`) where nothing failed or is announced and no message has
+    other work. Otherwise, in this order:
 
     1. PostgreSQL: messages that have work besides what is done here are locked, before their work as everywhere.
     2. DELETE of the work rows that are done, under the fence: what goes is what counts from here on.
@@ -98,28 +98,46 @@ def finish_within(
        their events.
     6. INSERT of the events of messages that have no work left.
     """
-    locked = _lock_shared(connection, [done.claim for done in finished])
-    recorded = _record(connection, worker_id, finished, now)
+    told, shared, left = _record_only_rows(connection, worker_id, finished, now)
+    locked = _lock_shared(connection, [done.claim for done in left], shared)
+    recorded = _record(connection, worker_id, left, now)
     set_back = _set_back(connection, worker_id, failed, now)
     _tell(connection, recorded, set_back, now)
+    processed_ids = [done.claim.message_id for done in told] + _tell_processed(connection, recorded, locked, now)
+    done = len(told) + len(recorded) + len(set_back)
     return FinishReport(
-        recorded=len(recorded) + len(set_back),
-        stale=len(finished) + len(failed) - len(recorded) - len(set_back),
-        processed_ids=tuple(_tell_processed(connection, recorded, locked, now)),
+        recorded=done, stale=len(finished) + len(failed) - done, processed_ids=tuple(sorted(processed_ids))
     )
 
 
-def _lock_shared(connection: Connection, claims: Sequence[Claim]) -> set[int]:
-    """Lock the messages of claims that have other rows too; returns their ids. On SQLite the one writer's transaction
-    is the lock.
+def _record_only_rows(
+    connection: Connection, worker_id: str, finished: Sequence[Finished], now: float
+) -> queue_recording.Told:
+    """On PostgreSQL, record and tell of what is done by one statement, if it can be; nothing is done otherwise."""
+    message_ids = {done.claim.message_id for done in finished}
+    # What a result announces is told before that its message is processed.
+    announcing = any(done.announce for done in finished)
+    if not dialect.is_postgresql(connection) or announcing or not 0 < len(finished) == len(message_ids):
+        return queue_recording.Told([], None, finished)
+    if connection.info.pop(_SHARED_BEFORE, False):
+        # Where each message has several processors nearly all batches have such: all of it would be sent in vain.
+        return queue_recording.Told([], None, finished)
+    told = queue_recording.record_and_tell(connection, worker_id, finished, now)
+    connection.info[_SHARED_BEFORE] = bool(told.shared)
+    return told
+
+
+def _lock_shared(connection: Connection, claims: Sequence[Claim], shared: Collection[int] | None) -> Collection[int]:
+    """Lock the messages of claims that have other rows too (``shared``, if that is known); returns their ids. On
+    SQLite the one writer's transaction is the lock.
     """
-    if not dialect.is_postgresql(connection):
-        return set()
-    own = Counter(claim.message_id for claim in claims)
-    shared: set[int] = set()
-    for some in dialect.chunks(sorted(own)):
-        rows = _SEVERAL_ROWS.rows(connection, ids=list(some))
-        shared.update(message_id for message_id, count in rows if count > own[message_id])
+    if not claims or not dialect.is_postgresql(connection):
+        return ()
+    if shared is None:
+        own = Counter(claim.message_id for claim in claims)
+        rows = _SEVERAL_ROWS.rows(connection, ids=sorted(own))
+        shared = {message_id for message_id, count in rows if count > own[message_id]}
+        connection.info[_SHARED_BEFORE] = bool(shared)
     _lock_messages(connection, sorted(shared))
     return shared
 
@@ -164,16 +182,14 @@ def _lock_messages(connection: Connection, message_ids: Sequence[int]) -> None:
 def _several_rows() -> Select[Any]:
     """The given messages that have more than one row, and how many; on PostgreSQL.
 
-    An array and no join: for tables that were filled a moment ago and are not analyzed yet, it would walk through the
-    whole queue, which took a hundred times as long.
+    Counted for each by itself: for tables that were filled a moment ago and are not analyzed yet, a join would walk
+    through the whole queue, and so would an array in the first executions, which took a hundred times as long.
     """
-    ids = bindparam("ids", type_=ARRAY(BigInteger))
-    return (
-        select(work.c.message_id, func.count())
-        .where(work.c.message_id == any_(ids))
-        .group_by(work.c.message_id)
-        .having(func.count() > 1)
-    )
+    given = func.unnest(bindparam("ids", type_=ARRAY(BigInteger))).table_valued("message_id", name="given")
+    given = given.render_derived()
+    count = select(func.count()).where(work.c.message_id == given.c.message_id).scalar_subquery()
+    counted = select(given.c.message_id, count.label("rows")).cte("counted").prefix_with("MATERIALIZED")
+    return select(counted.c.message_id, counted.c.rows).where(counted.c.rows > literal_column("1"))
 
 
 def _given(connection: Connection) -> ColumnElement[bool]:
@@ -211,7 +227,7 @@ def _tell(connection: Connection, recorded: Sequence[Finished], set_back: Sequen
 def _record(connection: Connection, worker_id: str, finished: Sequence[Finished], now: float) -> Sequence[Finished]:
     """Delete the rows that are still held and write their results; returns whose they were."""
     if dialect.is_postgresql(connection):
-        return [done for some in dialect.chunks(finished) for done in _record_at_once(connection, worker_id, some, now)]
+        return queue_recording.record(connection, worker_id, finished, now) if finished else []
     keys = [key(done.claim) for done in finished]
     gone = [row for some in dialect.chunks(keys) for row in _TAKE_OUT(connection, some, holder=worker_id)]
     recorded = finished
@@ -235,50 +251,6 @@ def _record(connection: Connection, worker_id: str, finished: Sequence[Finished]
         ],
     )
     return recorded
-
-
-def _record_at_once(connection: Connection, worker_id: str, finished: Sequence[Finished], now: float) -> list[Finished]:
-    rows = _RECORD_ON_POSTGRESQL.rows(
-        connection,
-        message_ids=[done.claim.message_id for done in finished],
-        processors=[done.claim.processor for done in finished],
-        fences=[done.claim.fence for done in finished],
-        outcomes=[dialect.storable(done.value) for done in finished],
-        took=[done.seconds for done in finished],
-        holder=worker_id,
-        at=now,
-    )
-    return [finished[place - 1] for place in sorted([row[0] for row in rows])]
-
-
-def _recording() -> Select[Any]:
-    """DELETE and INSERT in one statement. What a result tells of its work is taken from the row, which under the fence
-    is as it was claimed.
-    """
-    given = func.unnest(
-        bindparam("message_ids", type_=ARRAY(BigInteger)),
-        bindparam("processors", type_=ARRAY(Text)),
-        bindparam("fences", type_=ARRAY(BigInteger)),
-        bindparam("outcomes", type_=ARRAY(Text)),
-        bindparam("took", type_=ARRAY(Float)),
-    ).table_valued("message_id", "processor", "fence", "value", "seconds", with_ordinality="place", name="given")
-    given = given.render_derived()
-    row = (work.c.message_id, work.c.processor, work.c.version, work.c.attempt, work.c.errors)
-    gone = delete(work).where(held(given.c)).returning(*row, given.c.value, given.c.seconds, given.c.place).cte("gone")
-    values = {
-        "message_id": gone.c.message_id,
-        "processor": gone.c.processor,
-        "version": gone.c.version,
-        "value": gone.c.value,
-        "attempts": gone.c.attempt + literal_column("1"),
-        "seconds": gone.c.seconds,
-        "finished_at": bindparam("at", type_=Float),
-        "errors": gone.c.errors,
-    }
-    adding = postgresql.insert(result).from_select(list(values), select(*values.values()))
-    replaced = {name: adding.excluded[name] for name in values if name not in result.primary_key.columns}
-    recorded = adding.on_conflict_do_update(index_elements=list(result.primary_key.columns), set_=replaced)
-    return select(gone.c.place).add_cte(recorded.cte("recorded"))
 
 
 def _set_back(connection: Connection, worker_id: str, failed: Sequence[Failed], now: float) -> list[Failed]:

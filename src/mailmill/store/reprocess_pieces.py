@@ -159,19 +159,19 @@ async def _ending(connection: AsyncConnection, message_ids: Sequence[int]) -> se
     processed, and nobody can say yet. They are looked at again.
 
     Work of the others is neither begun nor finished until this transaction ends; who calls wakes those who passed it
-    over.
+    over. What is being run is written, as it is: who finishes it and has looked before finds that it must look anew
+    (`queue_recording`).
     """
     if not message_ids or not dialect.is_postgresql(connection):
         return set()
-    run = select(work.c.message_id, work.c.processor).where(
-        work.c.message_id.in_(message_ids), work.c.state != "failed"
-    )
+    these = work.c.message_id.in_(message_ids)
+    run = select(work.c.message_id, work.c.processor).where(these, work.c.state != "failed")
     # In this order: what went before the second look is not there to be finished.
-    free = {
-        tuple(each)
-        for each in await connection.execute(dialect.lock_shared(connection, run, of=work, skip_locked=True))
-    }
-    return {each.message_id for each in await connection.execute(run) if tuple(each) not in free}
+    free = {tuple(each) for each in await connection.execute(dialect.skip_locked(connection, run, of=work))}
+    ending = {each.message_id for each in await connection.execute(run) if tuple(each) not in free}
+    mine = work.c.message_id.in_({message_id for message_id, _ in free} - ending)
+    await connection.execute(update(work).where(mine, work.c.state == "processing").values(shard=work.c.shard))
+    return ending
 
 
 async def _queue(connection: AsyncConnection, row: ReprocessRow, message_ids: Sequence[int], now: float) -> int:

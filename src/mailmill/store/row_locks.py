@@ -11,7 +11,7 @@ Laws, so that no transactions wait for each other in a circle (``docs/decisions/
   that they have not locked, in an order of their own.
 
 One exception, told in ``queue_operation``: work that is queued in the very moment in which the only other row of its
-message is finished. Two that wait for each other there are parted by PostgreSQL.
+message is finished, alone or among others. Two that wait for each other there are parted by PostgreSQL.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from mailmill.store.driver_cursor import driver_cursor, tell
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, CursorResult, Delete, Insert, Select, Update
+    from sqlalchemy import CompoundSelect, Connection, CursorResult, Delete, Insert, Select, Update
+
+    AnyStatement = Select[Any] | CompoundSelect[Any] | Insert | Update | Delete
 
 
 class Compiled(NamedTuple):
@@ -33,7 +35,7 @@ class Compiled(NamedTuple):
         return tuple([values[name] for name in self.order])
 
 
-def compiled(statement: Select[Any] | Insert | Update | Delete, connection: Connection) -> Compiled:
+def compiled(statement: AnyStatement, connection: Connection) -> Compiled:
     """``statement`` as the driver of ``connection`` takes it."""
     made: Any = statement.compile(dialect=connection.dialect)
     required = {bind.key for bind in made.binds.values() if bind.required}
@@ -44,7 +46,7 @@ def compiled(statement: Select[Any] | Insert | Update | Delete, connection: Conn
 class Statement:
     """A statement that is always the same; what differs between executions are its named parameters."""
 
-    def __init__(self, build: Callable[[Connection], Select[Any] | Insert | Update | Delete]) -> None:
+    def __init__(self, build: Callable[[Connection], AnyStatement]) -> None:
         """``build`` makes it for the database of a connection; it is asked once for each make."""
         self._build: Final = build
         self._compiled: dict[str, Compiled] = {}
