@@ -20,7 +20,8 @@ Files::
     light_imap.py  a server for a thousand idle accounts         counting_proxy.py  round trips of a thousand
     peers.py       aioimaplib, imapclient, imapflow, mbsync …    machine.py     where it was measured
     durable.py     PostgreSQL and Redis, syncing to disk         backlog.py     a queue of a million, made by statements
-    queue_stores.py  stores for the rows about the queue
+    queue_stores.py  stores for the rows about the queue         fleet.py        nodes that come and go
+    steady_mail.py   mail to many accounts, and how long each waits
     rows/          one module for each row of the table          sides/         programs timed in their own process
 """
 

@@ -37,6 +37,13 @@ class Observed:
     def count(self, event: str) -> int:
         return len(self._told.get(event, ()))
 
+    def moments(self, event: str) -> dict[tuple[str, int], list[float]]:
+        """The monotonic clock at the commits, by account and UID: one each, where nothing is told twice."""
+        moments: dict[tuple[str, int], list[float]] = {}
+        for said in self._told.get(event, ()):
+            moments.setdefault((said["account"], said["uid"]), []).append(said["at"])
+        return moments
+
     async def until(self, event: str, count: int) -> float:
         """The monotonic clock at the commit of the ``count``-th such event; waits for it. Raises TimeoutError."""
         async with asyncio.timeout(_WAIT_SECONDS):

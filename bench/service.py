@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,19 @@ class HookConfig:
     events: tuple[str, ...]
 
 
-def write_config(folder: Path, accounts: Sequence[AccountConfig], hooks: Sequence[HookConfig] = ()) -> Path:
-    """A file with these accounts and destinations, a data folder beside it, and all else at its default."""
+def write_config(
+    folder: Path,
+    accounts: Sequence[AccountConfig],
+    hooks: Sequence[HookConfig] = (),
+    *,
+    service: Mapping[str, str | Sequence[str]] | None = None,
+) -> Path:
+    """A file with these accounts and destinations, a data folder beside it, and all else at its default.
+
+    ``service`` are further keys of ``[service]``.
+    """
     lines = ["[service]", f"data_dir = {_quoted(folder / 'data')}", 'listen = "127.0.0.1:0"']
+    lines += [f"{key} = {json.dumps(value)}" for key, value in (service or {}).items()]
     for account in accounts:
         imap = f'host = "127.0.0.1", port = {account.port}'
         tls = f'tls = "implicit", ca_file = {_quoted(account.ca_file)}' if account.ca_file else 'tls = "none"'
@@ -133,6 +143,16 @@ class Service:
     def cpu_seconds(self) -> float:
         """Used so far by the service and the child processes it has now."""
         return sum(processes.cpu_seconds(pid) for pid in processes.family(self._process.pid))
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def ended(self) -> None:
+        """Wait until the process is gone. Raises BenchError where it stays."""
+        try:
+            await asyncio.to_thread(self._process.wait, _STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"the service did not end:\n{self.log_end()}") from None
 
     def log_end(self) -> str:
         return self._log.read_text(errors="replace")[-1500:]

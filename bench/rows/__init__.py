@@ -8,6 +8,7 @@ from bench.rows import (
     first_sync,
     first_sync_growth,
     flag_changes,
+    hand_over,
     hanging_destination,
     latency,
     long_readers,
@@ -50,4 +51,5 @@ ROWS = {
     "pipeline": pipeline,
     "pick_up": pick_up,
     "slow_processor": slow_processor,
+    "hand_over": hand_over,
 }

@@ -74,7 +74,7 @@ async def _commits(application: Application, writer: asyncio.StreamWriter) -> No
             async with database.read() as connection:
                 rows = await event_log.read_after(connection, cursor, 1000)
             for row in rows:
-                cursor = row.id
+                cursor = row.position
                 if row.event in _TOLD:
                     said = {"event": row.event, "account": names.get(row.account_id or 0), "at": at}
                     writer.write(json.dumps(said | {"message": row.message_id, **row.data}).encode() + b"\n")

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from harness.patience import eventually
 from harness.service import RunningService, mailmill, service
+from mailmill.settings.models import MAX_LEASE_SECONDS
 from servers.dovecot import Dovecot
 from servers.pgbouncer import PgBouncer
 from servers.postgres import Postgres
@@ -75,6 +77,15 @@ enabled = ["summary"]
         path = self.config(name, **options)
         async with service(path, self._folder / name / "mailmill.sock", environ=ENVIRON) as running:
             yield running
+
+    async def shards_of(self, node_id: str) -> int:
+        """How many it has by the database, whether or not their leases hold."""
+        connection = await asyncpg.connect(self.url.replace("+asyncpg", ""))
+        try:
+            count: int = await connection.fetchval("SELECT count(*) FROM shard WHERE node_id = $1", node_id)
+        finally:
+            await connection.close()
+        return count
 
 
 @pytest.fixture
@@ -178,12 +189,14 @@ async def test_one_node_is_frozen_past_its_leases_and_wakes(nodes: Nodes, doveco
 
 
 async def test_a_node_that_is_stopped_hands_over_and_one_that_comes_gets_its_part(nodes: Nodes) -> None:
-    """With leases that would outlast the test: nobody waits for their end."""
-    async with nodes.node("a", lease_seconds=600) as first:
+    """Nobody waits for the end of a lease: with its process all that the one had is gone from it."""
+    async with nodes.node("a", lease_seconds=MAX_LEASE_SECONDS) as first:
         await first.until_status(spread(nodes=1))
-        async with nodes.node("b", lease_seconds=600) as second:
-            await second.until_status(spread(nodes=2))
+        async with nodes.node("b", lease_seconds=MAX_LEASE_SECONDS) as second:
+            status = await second.until_status(spread(nodes=2))
+            assert await nodes.shards_of(status["node"]["id"]) == 32
             assert await second.stop() == 0
+            assert await nodes.shards_of(status["node"]["id"]) == 0
         status = await first.until_status(spread(nodes=1))
         assert [node["state"] for node in status["nodes"]] == ["alive"]
 

@@ -12,6 +12,7 @@ import pytest
 from settings_text import ACCOUNT, HOOK, PASSWORD, SECRET, load, refused
 
 from harness.patience import eventually
+from mailmill.app.ownership import OwnershipSettings
 from mailmill.errors import ConfigurationError
 from mailmill.model import Address, Backlog, Endpoint, EventName, Tls
 from mailmill.settings import (
@@ -23,6 +24,7 @@ from mailmill.settings import (
     secret_of,
 )
 from mailmill.settings.keys import all_keys
+from mailmill.settings.models import MAX_LEASE_SECONDS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -299,6 +301,9 @@ def test_a_missing_file_that_was_asked_for(tmp_path: Path, variable: bool) -> No
         ("[service]\npoll_interval_seconds = 'soon'", "'service.poll_interval_seconds' wants a number (found 'soon')"),
         ("[service]\nsync_concurrency = 0", "'service.sync_concurrency' wants at least 1 (found 0)"),
         ("[service]\nsync_concurrency = true", "'service.sync_concurrency' wants a whole number (found true)"),
+        ("[service]\nlease_seconds = 0.5", "'service.lease_seconds' wants at least 1 (found 0.5)"),
+        ("[service]\nlease_seconds = 32.5", "'service.lease_seconds' wants at most 32, found 32.5: with a longer one"),
+        ("[service]\nlease_seconds = inf", "'service.lease_seconds' wants a finite number"),
         ("[service]\nroles = 'sync'", "'service.roles' wants a list such as [\"a\", \"b\"] (found 'sync')"),
         ("[service]\nroles = []", "'service.roles' wants at least one entry"),
         ("[service]\nroles = ['snyc']", "wants one of sync, process, alert, api; did you mean 'sync'? (found 'snyc')"),
@@ -341,6 +346,15 @@ def test_a_problem_is_one_line_that_names_key_and_remedy(config: Path, text: str
     matching = [problem for problem in error.problems if line in problem]
     assert matching, error.problems
     assert matching[0].startswith(f"{config}: ") and "\n" not in matching[0]
+
+
+def test_the_longest_lease_keeps_the_promise_of_a_takeover() -> None:
+    """45 s after a crash at most: the lease, a round of the other nodes, four seconds for the accounts to begin."""
+
+    def takeover(lease_seconds: float) -> float:
+        return lease_seconds + OwnershipSettings(lease_seconds=lease_seconds).renew_seconds + 4
+
+    assert takeover(MAX_LEASE_SECONDS) <= 45 < takeover(MAX_LEASE_SECONDS + 1)
 
 
 def test_all_problems_are_told_at_once(config: Path) -> None:
