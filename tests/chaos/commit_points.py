@@ -1,8 +1,9 @@
-"""The commit points of a node on PostgreSQL: each is written down as it is come to, and at one of them the node dies.
+"""The commit points of a node: each is written down as it is come to, and at one of them the node dies.
 
 They are found from outside, as in `killing`: by wrapping the doors that all writes go through, and the functions that
-say what a transaction is about; ``src`` knows nothing of it. Several transactions are open at once here, so what is
-noted belongs to a connection.
+say what a transaction is about; ``src`` knows nothing of it. On PostgreSQL several transactions are open at once, so
+what is noted belongs to a connection; on SQLite one may still run in the writer's thread when the next one begins, so
+what is noted in a step of that thread belongs to the step.
 
 A transaction is named after what it does (`CommitPoints.install`) and comes to two phases: ``…/uncommitted``, when all
 is written and COMMIT not yet said, and ``…/committed``, before anybody in the process has learnt of it. Beside these
@@ -11,11 +12,13 @@ are the phases between an effect on the outside and its record: ``blobs/…``, `
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,8 +31,9 @@ from mailmill.alerts.pump import Pump
 from mailmill.alerts.webhook import WebhookSender
 from mailmill.app import application, housekeeping, wiring
 from mailmill.app.metrics import Metrics
-from mailmill.errors import LeaseLostError
+from mailmill.errors import LeaseLostError, StorageFullError
 from mailmill.imap.connection import ImapConnection
+from mailmill.imap.spool import SpoolFile
 from mailmill.store import (
     accounts,
     errands,
@@ -45,6 +49,7 @@ from mailmill.store import (
 from mailmill.store.blobs import BlobStore
 from mailmill.store.owned_database import OwnedDatabase
 from mailmill.store.postgres_database import PostgresDatabase
+from mailmill.store.sqlite_database import SqliteDatabase
 
 UNNAMED: Final = "unnamed"
 QUIET: Final = "quiet"
@@ -74,7 +79,8 @@ class CommitPoints:
         self._journal = journal
         self._orders = orders
         self._open: dict[Any, _Noted] = {}
-        self._transactions = 0
+        self._step = threading.local()
+        self._numbers = itertools.count(1)
         self._working = False
         self._seen: set[str] = set()
 
@@ -170,49 +176,86 @@ class CommitPoints:
 
     def _noted(self, connection: Any) -> _Noted:
         # Reads go through other doors, and nothing is noted of them.
-        return self._open.get(connection) or _Noted()
+        return getattr(self._step, "noted", None) or self._open.get(connection) or _Noted()
 
     def _wrap_transactions(self) -> None:
         for name in ("write", "write_urgent"):
             setattr(PostgresDatabase, name, self._wrapped(getattr(PostgresDatabase, name)))
+        SqliteDatabase.write = self._wrapped(SqliteDatabase.write)  # type: ignore[method-assign]
+        SqliteDatabase.transact = self._wrapped_step(SqliteDatabase.transact)  # type: ignore[method-assign]
 
     def _wrapped(self, real: Any) -> Any:
         chaos = self
 
         @asynccontextmanager
-        async def write(self: PostgresDatabase, **options: Any) -> AsyncIterator[Any]:
+        async def write(self: Any, **options: Any) -> AsyncIterator[Any]:
             noted = _Noted()
-            async with real(self, **options) as connection:
-                # Functions of the store are given either.
-                for each in (connection, connection.sync_connection):
-                    chaos._open[each] = noted
-                try:
-                    yield connection
-                finally:
-                    for each in (connection, connection.sync_connection):
-                        del chaos._open[each]
-                number = chaos._committing(noted)
-            chaos._journal.write("committed", number=number)
-            for point in noted.points:
-                chaos.come_to(f"{point}/committed")
+            with chaos._told_if_full("database", noted.points):
+                async with real(self, **options) as connection:
+                    ways = _ways(connection)
+                    for each in ways:
+                        chaos._open[each] = noted
+                    try:
+                        yield connection
+                    finally:
+                        for each in ways:
+                            del chaos._open[each]
+                    number = chaos._committing(noted, _inside.get())
+            chaos._committed(noted, number)
 
         return write
 
-    def _committing(self, noted: _Noted) -> int:
-        noted.points[:] = dict.fromkeys(noted.points or [_inside.get()])
+    def _wrapped_step(self, real: Any) -> Any:
+        chaos = self
+
+        async def transact(self: SqliteDatabase, step: Callable[[Any], Any]) -> Any:
+            noted, label, number = _Noted(), _inside.get(), 0
+
+            def whole(visitor: Any) -> Any:
+                nonlocal number
+                chaos._step.noted = noted
+                try:
+                    result = step(visitor)
+                finally:
+                    del chaos._step.noted
+                number = chaos._committing(noted, label)
+                return result
+
+            with chaos._told_if_full("database", noted.points):
+                result = await real(self, whole)
+            chaos._committed(noted, number)
+            return result
+
+        return transact
+
+    @contextmanager
+    def _told_if_full(self, door: str, points: Sequence[str] = ()) -> Iterator[None]:
+        try:
+            yield
+        except StorageFullError:
+            self._journal.write("full", door=door, points=list(points))
+            raise
+
+    def _committing(self, noted: _Noted, label: str) -> int:
+        noted.points[:] = dict.fromkeys(noted.points or [label])
         if len(noted.points) > 1 and QUIET in noted.points:
             noted.points.remove(QUIET)
-        self._transactions += 1
+        number = next(self._numbers)
         if UNNAMED in noted.points:
             # For whoever is to name it.
             frames = traceback.extract_stack()
             noted.facts["by"] = [
                 f"{frame.filename}:{frame.lineno}" for frame in frames if "/mailmill/" in frame.filename
             ]
-        self._journal.write("committing", number=self._transactions, points=noted.points, **noted.facts)
+        self._journal.write("committing", number=number, points=noted.points, **noted.facts)
         for point in noted.points:
             self.come_to(f"{point}/uncommitted")
-        return self._transactions
+        return number
+
+    def _committed(self, noted: _Noted, number: int) -> None:
+        self._journal.write("committed", number=number)
+        for point in noted.points:
+            self.come_to(f"{point}/committed")
 
     def _wrap_owners(self) -> None:
         real_write, real_hold = OwnedDatabase.write, leases.hold
@@ -318,22 +361,32 @@ class CommitPoints:
                 self.come_to("ran")
 
         Metrics.observe = observed  # type: ignore[method-assign]
-        self._around(BlobStore, "put_batch", "blobs/unwritten", "blobs/synced")
+        self._around(BlobStore, "put_batch", "blobs/unwritten", "blobs/synced", door="segments")
+        self._around(SpoolFile, "ready", None, None, door="spool")
         self._around(WebhookSender, "send", "webhook/unsent", "webhook/answered")
         self._around(ImapConnection, "store_flags", None, "answered/UID STORE")
         self._around(ImapConnection, "move", None, "answered/UID MOVE")
 
-    def _around(self, owner: Any, name: str, before: str | None, after: str) -> None:
+    def _around(self, owner: Any, name: str, before: str | None, after: str | None, door: str = "") -> None:
         real = getattr(owner, name)
 
         async def wrapper(*arguments: Any, **options: Any) -> Any:
             if before is not None:
                 self.come_to(before)
-            result = await real(*arguments, **options)
-            self.come_to(after)
+            with self._told_if_full(door):
+                result = await real(*arguments, **options)
+            if after is not None:
+                self.come_to(after)
             return result
 
         setattr(owner, name, wrapper)
+
+
+def _ways(connection: Any) -> list[Any]:
+    """What functions of the store are given for it: either of SQLAlchemy's two connections; on SQLite, in the writer's
+    thread, that thread's own."""
+    driver = getattr(connection, "driver", None)
+    return [connection, connection.sync_connection, *([driver._visitor] if driver is not None else [])]
 
 
 def _key(claim: Any) -> tuple[int, str, int]:

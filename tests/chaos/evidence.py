@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,29 @@ CREATE FUNCTION note_written() RETURNS trigger LANGUAGE plpgsql AS
   'BEGIN INSERT INTO written VALUES (new.message_id, new.processor, new.version); RETURN new; END';
 CREATE TRIGGER note_written AFTER INSERT OR UPDATE ON result FOR EACH ROW EXECUTE FUNCTION note_written();
 """
+COUNT_RESULTS_ON_SQLITE = (
+    "CREATE TABLE IF NOT EXISTS written (message_id INTEGER, processor TEXT, version INTEGER)",
+    *(
+        f"CREATE TRIGGER IF NOT EXISTS written_{what} AFTER {what} ON result "
+        "BEGIN INSERT INTO written VALUES (new.message_id, new.processor, new.version); END"
+        for what in ("INSERT", "UPDATE")
+    ),
+)
+
+# Gives the rows of a statement; all that it is given are answered from one snapshot.
+Fetch = Callable[[str], Awaitable[Sequence[Any]]]
 
 
 async def gather(
-    connection: Any,
-    blobs: Path,
+    read_store: Callable[[], Awaitable[Store]],
     journals: Path,
     clients: Mapping[str, OtherClient],
     processors: Mapping[str, int],
     destination: str,
 ) -> Evidence:
-    """``clients``: a logged-in client of each account. ``connection`` is asyncpg's, ``blobs`` the folder that all nodes
-    share."""
+    """``clients``: a logged-in client of each account."""
     servers = {account: _digested(await client.truth()) for account, client in clients.items()}
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        store = await _store(connection, blobs)
+    store = await read_store()
     read = await asyncio.to_thread(journal.read, journals)
     return Evidence(servers, store, read, processors, destination)
 
@@ -47,13 +55,19 @@ def _digested(held: Mapping[str, Mapping[int, tuple[frozenset[str], bytes]]]) ->
     }
 
 
-async def _store(connection: Any, blobs: Path) -> Store:
-    fetch = connection.fetch
+async def postgres_store(connection: Any, blobs: Path) -> Store:
+    """``connection`` is asyncpg's, ``blobs`` the folder that all nodes share."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        return await store(connection.fetch, blobs)
+
+
+async def store(fetch: Fetch, blobs: Path, *, position: str = "seq") -> Store:
+    """What the database holds. ``position``: the column of ``event`` that says its place in the log."""
     written = await fetch("SELECT message_id, processor, version FROM written")
     return Store(
-        mailboxes=await _mailboxes(connection, blobs),
+        mailboxes=await _mailboxes(fetch, blobs),
         messages=[
-            Message(row["id"], row["name"], row["digest"], row["status"], row["deleted"], row["placed"])
+            Message(row["id"], row["name"], row["digest"], row["status"], bool(row["deleted"]), bool(row["placed"]))
             for row in await fetch(
                 "SELECT m.id, a.name, encode(m.sha256, 'hex') AS digest, s.processing_status AS status,"
                 " m.deleted_at IS NOT NULL AS deleted, EXISTS (SELECT 1 FROM place p WHERE p.message_id = m.id"
@@ -64,13 +78,15 @@ async def _store(connection: Any, blobs: Path) -> Store:
         events=[
             Event(
                 row["id"],
-                row["seq"],
+                row["position"],
                 row["event"],
                 row["message_id"],
-                row["historical"],
+                bool(row["historical"]),
                 json.loads(row["data"]).get("processor") if row["event"] == "messageFailed" else None,
             )
-            for row in await fetch("SELECT id, seq, event, message_id, historical, data FROM event ORDER BY id")
+            for row in await fetch(
+                f"SELECT id, {position} AS position, event, message_id, historical, data FROM event ORDER BY id"
+            )
         ],
         results=[tuple(row) for row in await fetch("SELECT message_id, processor, version FROM result")],
         written=Counter(tuple(row) for row in written),
@@ -82,17 +98,17 @@ async def _store(connection: Any, blobs: Path) -> Store:
     )
 
 
-async def _mailboxes(connection: Any, blobs: Path) -> dict[str, Mailboxes]:
+async def _mailboxes(fetch: Fetch, blobs: Path) -> dict[str, Mailboxes]:
     """Living places with the digests of what the segments hold. A place held twice, or another content, fails."""
     found: dict[str, dict[str, dict[int, tuple[frozenset[str], str]]]] = {}
-    for row in await connection.fetch(
+    for row in await fetch(
         "SELECT name, path FROM account LEFT JOIN mailbox ON account_id = account.id AND deleted_at IS NULL"
         " AND selectable"
     ):
         mailboxes = found.setdefault(row["name"], {})
         if row["path"] is not None:
             mailboxes[row["path"]] = {}
-    for row in await connection.fetch(
+    for row in await fetch(
         "SELECT account.name, mailbox.path, place.uid, place.flags, encode(message.sha256, 'hex') AS digest, segment,"
         " offset_bytes, blob.size_bytes FROM place JOIN mailbox ON mailbox.id = mailbox_id JOIN account ON account.id ="
         " mailbox.account_id JOIN message ON message.id = message_id LEFT JOIN blob ON blob.sha256 = message.sha256"
@@ -111,6 +127,9 @@ async def _mailboxes(connection: Any, blobs: Path) -> dict[str, Mailboxes]:
 
 
 def _read(segment: Path, offset: int, size: int) -> bytes:
-    with segment.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
+    try:
+        with segment.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except FileNotFoundError:
+        return b""

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,36 @@ _START_SECONDS = 60.0
 
 
 class Node:
-    """``folder/NAME`` is its data folder, ``folder/NAME.toml`` its configuration, ``folder/NAME.log`` what it says."""
+    """``folder/NAME`` is its data folder, ``folder/NAME.toml`` its configuration, ``folder/NAME.log`` what it says.
 
-    def __init__(self, name: str, folder: Path, environ: Mapping[str, str]) -> None:
+    ``inside`` is put before its command (`harness.small_disk`), ``seen`` is where its data folder is seen from here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        environ: Mapping[str, str],
+        *,
+        inside: Sequence[str] = (),
+        seen: Path | None = None,
+    ) -> None:
         self.name = name
         self.config = folder / f"{name}.toml"
+        self.log = folder / f"{name}.log"
         self.lock = folder / name / "lock"
         self.pid = 0
         self.lives = 0
         self.exit_codes: list[int] = []
         self.http = httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(uds=str(folder / name / "mailmill.sock")),
+            transport=httpx2.AsyncHTTPTransport(uds=str((seen or folder / name) / "mailmill.sock")),
             base_url="http://mailmill",
             timeout=30,
         )
         self._journals = folder / "journal"
         self._order = folder / f"{name}.order"
-        self._log = folder / f"{name}.log"
         self._environ = dict(environ)
+        self._inside = tuple(inside)
         self._process: asyncio.subprocess.Process | None = None
         self._ended = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -48,8 +60,9 @@ class Node:
 
     async def open(self) -> None:
         self.order()
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self._inside,
                 sys.executable,
                 str(Path(__file__).with_name("node_program.py")),
                 str(self.config),
@@ -93,7 +106,7 @@ class Node:
 
     def said(self) -> str:
         """The end of its log."""
-        return self._log.read_text(errors="replace")[-4000:]
+        return self.log.read_text(errors="replace")[-4000:]
 
     # -- a life -------------------------------------------------------------------------------------------------------
 

@@ -31,9 +31,10 @@ from chaos.orders import Orders
 from mailmill.alerts import dispatcher, pump
 from mailmill.app import application, logs, supervisor
 from mailmill.cli.serving import serve
-from mailmill.errors import StoreInUseError
+from mailmill.errors import MailmillError, StoreInUseError
 from mailmill.processing.worker import WorkerSettings
 from mailmill.settings import load_settings
+from mailmill.store import sqlite_database
 from mailmill.sync import account_sync, write_plan
 
 _PR_SET_PDEATHSIG = 1
@@ -56,6 +57,12 @@ def hasten() -> None:
     dispatcher.POLL_SECONDS = pump.POLL_SECONDS = 1.0  # type: ignore[misc]
     account_sync.delay_seconds = _at_most(0.5, account_sync.delay_seconds)
     write_plan.retry_seconds = _at_most(0.5, write_plan.retry_seconds)
+    # As it is, the WAL mostly has room of its own, and a checkpoint is rare: a full disk would seldom show.
+    sqlite_database._WRITER_PRAGMAS = (
+        *sqlite_database._WRITER_PRAGMAS,
+        "PRAGMA wal_autocheckpoint=250",
+        "PRAGMA journal_size_limit=0",
+    )
 
 
 def _at_most(longest: float, real: Callable[..., float]) -> Callable[..., float]:
@@ -70,10 +77,19 @@ def live(config: Path, order: Path, job: dict[str, Any]) -> None:
     logs.configure(level=settings.service.log_level, form=settings.service.log_format, file=None)
     try:
         uvloop.run(supervisor.run_service(settings, serve=partial(serve, announce=lambda _link: None)))
-    except StoreInUseError:
-        # The life before this one is over: whoever holds the folder is none that should.
-        journal.write("in use", holders=holders(settings.service.data_dir / "lock"))
+    except Exception as error:
+        if isinstance(error, StoreInUseError):
+            # The life before this one is over: whoever holds the folder is none that should.
+            journal.write("in use", holders=holders(settings.service.data_dir / "lock"))
+        journal.write("gave up", codes=sorted(codes(error)))
         raise
+
+
+def codes(error: BaseException) -> set[str]:
+    """The codes of the errors that it is made of; of what was not raised on purpose, its kind."""
+    if isinstance(error, BaseExceptionGroup):
+        return {code for each in error.exceptions for code in codes(each)}
+    return {error.code if isinstance(error, MailmillError) else type(error).__name__}
 
 
 def main() -> None:

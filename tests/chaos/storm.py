@@ -17,6 +17,7 @@ import httpx2
 from chaos.journal import Journal
 from chaos.node import Node
 from harness.other_client import OtherClient
+from servers.webhook_receiver import Answer, Received
 
 # How far the world outside keeps from having this machine for itself.
 PAUSE_SECONDS = 0.15
@@ -44,6 +45,7 @@ class OtherClients:
     dice: random.Random
     stop: asyncio.Event
     stored: Callable[[], int]
+    mail: Callable[[int], bytes] = mail
     sent: int = 0
 
     async def change(self, user: str) -> None:
@@ -74,15 +76,24 @@ class OtherClients:
             case "mailbox":
                 for name in [name for name in await other.mailboxes() if name.startswith("Box ")][_MOST_BOXES:]:
                     await other.delete(name)
-                await other.create(f"Box {number}")
-                await other.append(f"Box {number}", mail(self._next()))
+                await _create(other, f"Box {number}")
+                await other.append(f"Box {number}", self.mail(self._next()))
             case _:
-                await other.append("INBOX", *(mail(self._next()) for _ in range(self.dice.randint(1, 3))))
+                await other.append("INBOX", *(self.mail(self._next()) for _ in range(self.dice.randint(1, 3))))
 
     def _next(self) -> int:
         # An account never gets the same mail again: to see whether a message was taken for deleted that only moved.
         self.sent += 1
         return 1000 + self.sent
+
+
+async def _create(other: OtherClient, mailbox: str) -> None:
+    try:
+        await other.create(mailbox)
+    except RuntimeError as error:
+        # Dovecot says so of a mailbox that it is just making, where another session lists them at the same time.
+        if "ALREADYEXISTS" not in str(error):
+            raise
 
 
 async def ask(
@@ -123,12 +134,37 @@ async def pause(stop: asyncio.Event, dice: random.Random) -> None:
 
 
 @dataclass(slots=True)
+class Receipts:
+    """What the webhook receiver answers, and writes down before: now and then the answer is lost, and the same comes
+    again."""
+
+    journal: Journal
+    dice: random.Random
+    stop: asyncio.Event
+    seen: set[tuple[str, int | None]] = field(default_factory=set)
+    _cut: set[str] = field(default_factory=set)
+
+    def answer(self, request: Received) -> Answer:
+        body = request.json
+        message_id = None if (found := body["data"].get("id")) is None else int(found)
+        self.journal.write(
+            "received", webhook_id=request.id, envelope_id=body["id"], event=body["event"], message_id=message_id
+        )
+        self.seen.add((body["event"], message_id))
+        lost = not self.stop.is_set() and request.id not in self._cut and self.dice.random() < 0.02
+        if lost:
+            self._cut.add(request.id)
+        return Answer(cut=lost)
+
+
+@dataclass(slots=True)
 class Follower:
     """A reader of the event log by its cursor, as users read it: by long poll, at whichever node answers."""
 
     journal: Journal
     nodes: Sequence[Node]
     cursor: int = 0
+    new_messages: int = 0
 
     async def follow(self) -> None:
         turn = 0
@@ -147,6 +183,7 @@ class Follower:
                 ids = [int(event["id"].removeprefix("evt_")) for event in page["events"]]
                 self.journal.write("read", after=self.cursor, cursor=int(page["cursor"]), events=ids)
                 self.cursor = int(page["cursor"])
+                self.new_messages += sum(event["event"] == "messageNew" for event in page["events"])
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ import structlog
 import uvloop
 
 import mailmill.sync.account_sync
+from chaos.evidence import COUNT_RESULTS_ON_SQLITE
 from chaos.killing import Killer
 from harness.requesting import TENANT, add, ask_append, finished, place_of_content
 from harness.syncing import PROCESSORS, SyncedAccount, synced_account
@@ -34,15 +35,6 @@ from mailmill.store.database import Database
 from mailmill.store.request_rows import NewRequest, RequestKind
 from mailmill.store.sqlite_database import SqliteDatabase
 from mailmill.sync.context import SyncLimits
-
-_COUNT_RESULTS = (
-    "CREATE TABLE IF NOT EXISTS written (message_id INTEGER, processor TEXT, version INTEGER)",
-    *(
-        f"CREATE TRIGGER IF NOT EXISTS written_{what} AFTER {what} ON result "
-        "BEGIN INSERT INTO written VALUES (new.message_id, new.processor, new.version); END"
-        for what in ("INSERT", "UPDATE")
-    ),
-)
 
 
 async def on_loop(message: Any, _context: Any) -> str:
@@ -67,7 +59,7 @@ async def serve(job: dict[str, Any]) -> None:
         connection=ConnectionSettings(stream_literal_bytes=2000),
     ) as account:
         async with plain_write(account.database) as connection:
-            for statement in _COUNT_RESULTS:
+            for statement in COUNT_RESULTS_ON_SQLITE:
                 await connection.exec_driver_sql(statement)
         [(first, first_version), (second, second_version)] = PROCESSORS
         worker = Worker(

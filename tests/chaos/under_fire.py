@@ -19,6 +19,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ from chaos import evidence, history, journal, orders, targets, trivial_processor
 from chaos.holders import told
 from chaos.journal import Journal
 from chaos.node import Node
-from chaos.storm import Follower, OtherClients, Watcher, ask, mail
+from chaos.storm import Follower, OtherClients, Receipts, Watcher, ask, mail
 from harness.other_client import OtherClient
 from servers.dovecot import Dovecot
 from servers.postgres import Postgres
-from servers.webhook_receiver import Answer, Received, WebhookReceiver
+from servers.webhook_receiver import WebhookReceiver
 
 LEASE_SECONDS = 3.0
 ANY_MOMENT = "any moment"
@@ -109,7 +110,6 @@ class UnderFire:
     _targets: targets.Targets = field(init=False)
     _url: str = ""
     _receiver: WebhookReceiver = field(init=False)
-    _receipts: Journal = field(init=False)
     _storm: asyncio.TaskGroup = field(init=False)
     _calm: asyncio.Event = field(default_factory=asyncio.Event)
     _clients: OtherClients = field(init=False)
@@ -118,7 +118,6 @@ class UnderFire:
     _frozen: Counter[str] = field(default_factory=Counter)
     _strange: list[str] = field(default_factory=list)
     _renewed: dict[str, int] = field(default_factory=dict)
-    _cut: set[str] = field(default_factory=set)
     _thawed: dict[str, int] = field(default_factory=dict)
     _unsettled: set[str] = field(default_factory=set)
     _evidence: history.Evidence = field(init=False)
@@ -131,8 +130,8 @@ class UnderFire:
         self._url = await asyncio.to_thread(self.postgres.new_store)
         (self.folder / "journal").mkdir()
         (self.folder / "blobs").mkdir()
-        self._receipts = Journal(self.folder / "journal", "receiver")
-        async with WebhookReceiver(self._received) as self._receiver, self._fleet():
+        receipts = Receipts(Journal(self.folder / "journal", "receiver"), self._dice, self._calm)
+        async with WebhookReceiver(receipts.answer) as self._receiver, self._fleet():
             async with asyncio.TaskGroup() as readers:
                 follower = Follower(Journal(self.folder / "journal", "follower"), self.nodes)
                 watcher = self._watcher = Watcher(Journal(self.folder / "journal", "watcher"), self._connect)
@@ -237,22 +236,6 @@ allow_private = true
 
     async def _connect(self) -> Any:
         return await asyncpg.connect(self._url.replace("+asyncpg", ""), timeout=10)
-
-    def _received(self, request: Received) -> Answer:
-        body = request.json
-        message_id = body["data"].get("id")
-        self._receipts.write(
-            "received",
-            webhook_id=request.id,
-            envelope_id=body["id"],
-            event=body["event"],
-            message_id=None if message_id is None else int(message_id),
-        )
-        # Now and then the answer is lost, and the same comes again.
-        lost = not self._calm.is_set() and request.id not in self._cut and self._dice.random() < 0.02
-        if lost:
-            self._cut.add(request.id)
-        return Answer(cut=lost)
 
     # -- the fire -----------------------------------------------------------------------------------------------------
 
@@ -509,8 +492,7 @@ allow_private = true
                     for account, user in self.accounts.items()
                 }
                 self._evidence = await evidence.gather(
-                    connection,
-                    self.folder / "blobs",
+                    partial(evidence.postgres_store, connection, self.folder / "blobs"),
                     self.folder / "journal",
                     clients,
                     trivial_processors.VERSIONS,
