@@ -7,17 +7,22 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from sqlalchemy import delete
 from work_rows import add_account, new_work
 from working import PATIENT, Stages, Store, a_processor, open_store, settled, working
 
+from mailmill.app.work_desk import WorkDesk
 from mailmill.processing.worker import Worker, WorkerSettings
 from mailmill.store import processors as operated
 from mailmill.store import queue
 from mailmill.store.tables import result
+
+if TYPE_CHECKING:
+    from mailmill.app.application import Application
 
 pytestmark = pytest.mark.both_databases
 
@@ -49,6 +54,21 @@ async def test_a_pause_holds_and_gives_back_what_has_not_begun(store: Store) -> 
         # Told of as whoever resumes it tells: the worker may have looked in vain, and not have learnt of the pause.
         async with store.database.write(wake=("work",)) as connection:
             await operated.resume(connection, "a")
+        await stages.until("recorded", len(ids))
+
+
+async def test_a_resumed_processor_goes_on_at_once(store: Store) -> None:
+    """Neither the poll nor the upkeep comes within the test: it is the hint that wakes the worker."""
+    settings = WorkerSettings(threads=1, poll_seconds=3600.0, heartbeat_seconds=3600.0)
+    processor, stages = a_processor("a"), Stages()
+    application = SimpleNamespace(database=store.database, clock=time.time, processors=[processor])
+    desk = WorkDesk(cast("Application", application))
+    assert (await desk.pause("a"))["paused"]
+    ids = await store.add(["one", "two"], "a")
+    async with working(store, processor, settings=settings, observe=stages) as made:
+        await settled(made)
+        assert await store.results() == {}
+        assert (await desk.resume("a"))["changed"]
         await stages.until("recorded", len(ids))
 
 

@@ -136,13 +136,14 @@ class Worker:
         loader = MessageLoader(database, blobs, cache_bytes=self._settings.cache_bytes)
         if any(one.keep_raw for one in processors):
             loader.parse = partial(parse_message, keep_raw=True)
+        self._round = asyncio.Event()
         self._pumps = [
             Pump(
                 processor,
                 loader,
                 self._runners,
                 self._take_outcome,
-                ask=self._round_soon,
+                ask=self._round.set,
                 authserv_id=authserv_id,
                 clock=clock,
                 observe=observe,
@@ -150,7 +151,7 @@ class Worker:
             for processor in processors
         ]
         self._outcomes: deque[Finished | Failed] = deque()
-        self._round = asyncio.Event()
+        self._obeying = asyncio.Lock()
         self._upkeep = asyncio.Event()
         self._quiet = asyncio.Event()
         self._refusals = 0
@@ -413,9 +414,6 @@ class Worker:
         else:
             self._gather()
 
-    def _round_soon(self) -> None:
-        self._round.set()
-
     def _gather(self) -> None:
         """Record soon: at once where there is enough or nothing to wait for."""
         if len(self._outcomes) >= _SOON_OUTCOMES or not any(pump.held for pump in self._pumps):
@@ -436,6 +434,8 @@ class Worker:
                 pump.front.doubt()
                 pump.look = True
             self._round.set()
+            if any(pump.paused for pump in self._pumps):
+                await self._obey()
 
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
@@ -480,7 +480,6 @@ class Worker:
                 # Where all others are dead by definition, so was this one a moment ago.
                 await queue.heartbeat(connection, self.worker_id, now)
             came_due, due_in = await queue.promote_due(connection, now)
-            paused = await operated.paused(connection)
             crashed = await queue.crashed_processors(connection, list(self._limits))
         self._upkeep_at = began + self._settings.heartbeat_seconds
         if due_in is not None:
@@ -492,28 +491,31 @@ class Worker:
         for pump in self._pumps:
             pump.crashed = pump.crashed or pump.processor.name in crashed
             pump.look = pump.look or pump.crashed
-        await self._obey(paused)
+        await self._obey()
         if came_due or taken_back or let_in:
             self._database.wake.work.notify()
 
-    async def _obey(self, paused: frozenset[str]) -> None:
+    async def _obey(self) -> None:
         """Stop what is paused, or cannot be had: what runs may end, what has not begun is given back. Begin what is
-        resumed.
+        resumed. One at a time: who read first must not have the last word.
         """
-        for pump in self._pumps:
-            pause = pump.processor.name in paused
-            if pause != pump.paused:
-                _log.info("a processor is paused" if pause else "a processor is resumed", processor=pump.processor.name)
-                pump.paused, pump.look = pause, not pause
-            if pause or pump.starved:
-                self._unbegun += pump.give_back()
-            if pump.starved:
-                # With nothing in hand it may try again.
-                pump.starved, pump.look = False, not pause
-        if self._unbegun:
-            async with self._database.write() as connection:
-                await queue.release(connection, self.worker_id, self._unbegun)
-            self._unbegun.clear()
+        async with self._obeying:
+            async with self._database.read() as connection:
+                paused = await operated.paused(connection)
+            for pump in self._pumps:
+                name, pause = pump.processor.name, pump.processor.name in paused
+                if pause != pump.paused:
+                    _log.info("a processor is paused" if pause else "a processor is resumed", processor=name)
+                    pump.paused, pump.look = pause, not pause
+                if pause or pump.starved:
+                    self._unbegun += pump.give_back()
+                if pump.starved:
+                    # With nothing in hand it may try again.
+                    pump.starved, pump.look = False, not pause
+            if self._unbegun:
+                async with self._database.write() as connection:
+                    await queue.release(connection, self.worker_id, self._unbegun)
+                self._unbegun.clear()
         self._round.set()
 
     # -- stopping -----------------------------------------------------------------------------------------------------

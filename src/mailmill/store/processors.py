@@ -1,7 +1,7 @@
 """What an operator set for a processor, over all nodes: today, whether it is paused.
 
 A pause holds from its commit on: every claim looks for it in its own statement. What a node had claimed before it
-gives back unrun within a poll; what runs may end.
+gives back unrun within a poll; what runs may end. A resumed one goes on at the hint that whoever resumes it gives.
 """
 
 from __future__ import annotations
