@@ -284,7 +284,7 @@ async def test_one_that_cuts_its_connection_each_time_is_given_up(server: FakeIm
         await account.sync.write_once()
     state, code, error = outcome(await now(account, row))
     assert (state, code) == ("failed", "connectionLost")
-    assert "the connection was lost each time" in error
+    assert "each was cut off: the connection was lost" in error
     await done(account, other)
 
 

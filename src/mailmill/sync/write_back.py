@@ -527,5 +527,5 @@ def _read_only(row: RequestRow) -> Failure:
 
 
 def _given_up(row: RequestRow) -> Failure:
-    why = row.error or "the connection was lost each time"
+    why = row.error or "each was cut off: the connection was lost, or there was no room to record what came of it"
     return Failure(row.error_code or "connectionLost", f"given up after {row.attempts} tries: {why}", row.error_hint)
