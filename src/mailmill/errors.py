@@ -4,6 +4,7 @@
 
     MailmillError
     ├── ConfigurationError        the configuration is wrong; nothing was started            exit 2
+    │   └── AddressInUseError     another program listens where we are to, maybe not for long exit 5
     ├── InvalidRequestError       what was asked for makes no sense (a cursor, a filter)   exit 2
     ├── NotFoundError             no such account, mailbox, message …                        exit 3
     │   └── RawExpiredError       … or no more: retention took the raw bytes of the message  exit 3
@@ -82,6 +83,12 @@ class ConfigurationError(MailmillError):
         super().__init__(message, hint=hint)
         self.key = key
         self.problems = problems or (message,)
+
+
+class AddressInUseError(ConfigurationError):
+    """Another program has the address that we are to listen on. It may be about to end: the service before this one."""
+
+    code = "addressInUse"
 
 
 class InvalidRequestError(MailmillError):

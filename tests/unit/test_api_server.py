@@ -19,7 +19,7 @@ from dashboard.fake_use_cases import FakeUseCases
 from mailmill.api.access import Access
 from mailmill.api.application import create_app
 from mailmill.api.server import ListenSettings, listening
-from mailmill.errors import ConfigurationError
+from mailmill.errors import AddressInUseError, ConfigurationError
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -135,7 +135,7 @@ async def test_a_taken_port_is_named_with_its_remedy(app: FastAPI, socket_path: 
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"127.0.0.1:{port}") as refused:
+        with pytest.raises(AddressInUseError, match=f"127.0.0.1:{port}") as refused:
             async with listening(app, ListenSettings(port=port, socket_path=socket_path)):
                 pytest.fail("it listens on a taken port")
     assert "service.listen" in refused.value.hint
@@ -144,9 +144,10 @@ async def test_a_taken_port_is_named_with_its_remedy(app: FastAPI, socket_path: 
 
 @pytest.mark.parametrize("host", ["203.0.113.77", "no-such-host.invalid"])
 async def test_an_address_that_is_not_ours_is_named(app: FastAPI, host: str) -> None:
-    with pytest.raises(ConfigurationError, match=host):
+    with pytest.raises(ConfigurationError, match=host) as refused:
         async with listening(app, ListenSettings(host=host, port=0)):
             pytest.fail("it listens on an address that is not ours")
+    assert refused.value.code == "configuration", "starting again does not mend it"
 
 
 async def test_a_socket_left_by_a_crash_is_replaced_and_a_file_is_not(app: FastAPI, socket_path: Path) -> None:

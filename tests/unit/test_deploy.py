@@ -21,6 +21,7 @@ import yaml
 from mailmill.cli.errors import exit_code
 from mailmill.cli.main import app
 from mailmill.errors import (
+    AddressInUseError,
     ConfigurationError,
     DatabaseUnavailableError,
     MasterKeyError,
@@ -107,8 +108,9 @@ def test_the_unit_takes_from_the_process_what_it_can_do_without() -> None:
     given_up = {int(number) for number in of_unit("RestartPreventExitStatus")[0].split()}
     assert given_up == {exit_code(MasterKeyError.code), exit_code(ConfigurationError.code)}
     assert not given_up & {exit_code("internal"), exit_code("store"), 1}
-    # What mends itself is tried again: a command lets go of the data folder, the database comes back.
-    mending = (DatabaseUnavailableError, StorageFullError, StorageUnavailableError, StoreInUseError)
+    # What mends itself is tried again: a command lets go of the data folder, another program of the port, the database
+    # comes back.
+    mending = (AddressInUseError, DatabaseUnavailableError, StorageFullError, StorageUnavailableError, StoreInUseError)
     assert not given_up & {exit_code(each.code) for each in mending}
 
 

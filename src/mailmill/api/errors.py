@@ -24,6 +24,7 @@ _log = structlog.get_logger(__name__)
 STATUS: Mapping[type[errors.MailmillError], int] = {
     errors.MailmillError: 500,
     errors.ConfigurationError: 400,
+    errors.AddressInUseError: 503,
     errors.InvalidRequestError: 400,
     errors.NotFoundError: 404,
     errors.RawExpiredError: 410,

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mailmill.api.gate import LOCAL_PEER
-from mailmill.errors import ConfigurationError
+from mailmill.errors import AddressInUseError, ConfigurationError
 
 _log = structlog.get_logger(__name__)
 
@@ -133,7 +133,8 @@ class HttpServer:
 async def listening(app: FastAPI, settings: ListenSettings) -> AsyncIterator[HttpServer]:
     """Listens inside the block, stops at its end (also when cancelled), within ``grace_seconds`` and about two more.
 
-    ``app`` is ``create_app``'s. Raises ``ConfigurationError`` where an address cannot be had, before anything listens.
+    ``app`` is ``create_app``'s. Raises ``ConfigurationError`` where an address cannot be had, before anything listens
+    (``AddressInUseError`` where another program has it).
     """
     tcp, unix = await asyncio.to_thread(_bind, settings)
     server = _Uvicorn(app, tcp, unix, settings.grace_seconds)
@@ -219,7 +220,8 @@ def _bind_tcp(host: str, port: int) -> list[socket.socket]:
             errno.EACCES: "ports below 1024 need a privilege: set service.listen to a higher port",
             errno.EADDRNOTAVAIL: "this machine does not have that address: set service.listen to one it has",
         }
-        raise ConfigurationError(
+        wrong = AddressInUseError if error.errno == errno.EADDRINUSE else ConfigurationError
+        raise wrong(
             f"cannot listen on {shown}: {error.strerror}",
             hint=hints.get(error.errno or 0, "set service.listen to another address"),
             key="service.listen",

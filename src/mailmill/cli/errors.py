@@ -8,7 +8,7 @@ Exit  When
 2     the command line or the configuration is wrong; nothing was started
 3     there is no such account, mailbox, message or processor
 4     a server refused the credentials
-5     a temporary failure: trying again may work (no connection, a full disk, a folder in use)
+5     a temporary failure: trying again may work (no connection, a full disk, a folder or port in use)
 130   interrupted by Ctrl-C
 141   the reader of our output went away
 ====  =====================================================================================================
@@ -38,6 +38,7 @@ BROKEN_PIPE = 141
 EXIT_CODES: Mapping[str, int] = {
     "error": FAILED,
     "configuration": USAGE,
+    "addressInUse": TEMPORARY,
     "invalidRequest": USAGE,
     "badRequest": USAGE,
     "usage": USAGE,
