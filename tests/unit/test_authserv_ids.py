@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mailmill.settings import check_authserv_id
+from mailmill.app.believed_server import believed_server
+from mailmill.settings import AccountSettings, check_authserv_id
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,31 @@ def test_names_of_servers(name: str) -> None:
 def test_what_no_server_is_called(text: str) -> None:
     with pytest.raises(ValueError, match=r"wants a name such as mx\.example\.org"):
         check_authserv_id(text)
+
+
+def account(host: str, **more: str) -> AccountSettings:
+    login = {"username": "me@example.org", "password": "x"}
+    return AccountSettings.model_validate({**login, "imap": {"host": host}, **more})
+
+
+@pytest.mark.parametrize(
+    ("host", "believed"),
+    [
+        ("imap.example.org", "*.example.org"),
+        ("mx.mail.example.co.uk", "*.example.co.uk"),
+        ("imap.gmail.com", "mx.google.com"),
+        ("127.0.0.1", None),
+        ("203.0.113.9", None),
+        ("::1", None),
+        ("2001:db8::25", None),
+        ("[2001:db8::25]", None),
+        ("fe80::1%eth0", None),
+        ("localhost", None),
+    ],
+)
+def test_who_is_believed_where_nothing_is_configured(host: str, believed: str | None) -> None:
+    assert believed_server(account(host)) == believed
+
+
+def test_what_is_configured_holds_for_an_address_too() -> None:
+    assert believed_server(account("203.0.113.9", authserv_id="mx.example.org")) == "mx.example.org"
