@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -112,8 +113,18 @@ async def test_how_it_goes_with_an_account_only_its_own_node_says(page: Page, se
         await page.run("[...document.querySelectorAll('.account')].map((card) => [card.dataset.key, card.innerText])")
     )
     assert "Kept in sync by mill-2" in cards[there] and "Last answer" not in cards[there]
-    assert "No node keeps it in sync" in cards[nowhere] and "Last sync" not in cards[nowhere]
-    assert "Last answer" in cards[here] and "Kept in sync" not in cards[here]
+    assert "No node keeps it in sync" in cards[nowhere] and "Last full pass" not in cards[nowhere]
+    assert "Last answer" in cards[here] and "Last full pass" in cards[here] and "Kept in sync" not in cards[here]
+
+
+async def test_a_login_that_is_tried_tells_how_long_it_took(page: Page, service: Service) -> None:
+    await service.enter(page)
+    await page.wait_until("document.querySelector('.account footer button')")
+    card = "[...document.querySelectorAll('.account')].find((card) => !card.querySelector('.reason'))"
+    await page.run(f"{card}.querySelector('footer button').click()")
+    await page.wait_until(f"{card}.innerText.includes('Login works')")
+    told = await page.run(f"{card}.querySelector('[role=status]').textContent")
+    assert re.fullmatch(r"Login works \([1-9]\d* ms, .+\)|Login works \(\d+\.\d s, .+\)", told), told
 
 
 async def test_what_is_paused_is_named(page: Page, service: Service) -> None:
@@ -378,6 +389,11 @@ async def test_a_narrow_screen_needs_no_sideways_scrolling(page: Page, service: 
     await page.look(width=360, height=740, dark=dark)
     await service.enter(page)
     assert await page.run("document.documentElement.scrollWidth") <= 360
+    brand, state = await page.run(
+        "[...document.querySelectorAll('.brand, #service')].map((part) => part.getBoundingClientRect().toJSON())"
+    )
+    assert state["top"] >= brand["bottom"], "it has a line of its own"
+    assert state["width"] < 280, "as wide as its words"
     await page.run("document.querySelector('.message').click()")
     await page.wait_until("document.querySelector('#panel .findings')")
     assert await page.run("document.getElementById('panel').scrollWidth") <= 360

@@ -161,6 +161,30 @@ def port_8025_taken() -> Iterator[None]:
         yield
 
 
+async def test_the_commands_that_it_names_work_on_it(folder: Path) -> None:
+    async with demo(folder) as running:
+        await running.until("newsletter", "Issue 112")
+        running.watch_server()
+        config = running.folder / next(iter(os.listdir(running.folder))) / "config.toml"
+
+        async def command(*words: str) -> str:
+            asked = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mailmill", "--config", str(config), *words),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(_SHOWN_SECONDS):
+                said, _ = await asked.communicate()
+            assert asked.returncode == 0, words
+            return said.decode()
+
+        [message] = json.loads(await command("envelope", "list", "--limit", "1", "--json"))["messages"]
+        assert "+flagged" in await command("flag", "add", message["id"], "flagged")
+        assert "→ Trash" in await command("message", "delete", message["id"])
+        running.process.send_signal(signal.SIGINT)
+        assert await running.ended() == 0
+
+
 async def test_json_and_a_port_that_is_taken(folder: Path, port_8025_taken: None) -> None:
     async with demo(folder, "--json") as running:
         link = await running.until_json("page")

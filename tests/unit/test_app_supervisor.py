@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster
 from sqlalchemy import select
+from structlog.testing import capture_logs
 from work_rows import add_messages, events, new_work
 
 from harness import steps, stores
@@ -207,6 +208,27 @@ async def test_a_command_whose_configuration_lacks_an_account_does_not_stop_it(s
         assert not await is_paused(application)
         async with engines(application):
             assert await is_paused(application)
+
+
+@pytest.mark.parametrize("configured", [True, False])
+async def test_a_service_without_an_account_says_what_to_do(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, configured: bool
+) -> None:
+    monkeypatch.setenv(SECRET, "whsec_" + "QUJD" * 12)
+    stop = asyncio.Event()
+
+    @asynccontextmanager
+    async def serve(_application: Application) -> AsyncIterator[None]:
+        stop.set()
+        yield
+
+    if not configured:
+        settings = settings.model_copy(update={"accounts": {}})
+    with capture_logs() as lines:
+        async with asyncio.timeout(60):
+            await run_service(settings, serve=serve, stop=stop)
+    hints = [line["hint"] for line in lines if line["event"] == "no account is configured"]
+    assert [hint.partition(",")[0] for hint in hints] == ([] if configured else ["set IMAP_SERVER"])
 
 
 async def test_a_service_waits_for_a_command_that_has_the_folder_for_a_moment(

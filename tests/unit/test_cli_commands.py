@@ -141,6 +141,15 @@ def test_status(run: Run) -> None:
     assert "/login?code=" in err and "127.0.0.1:8025" in err
 
 
+def test_status_says_what_to_do_where_no_account_is_configured(run: Run, service: CannedUseCases) -> None:
+    assert "no account" not in run("status")[2]
+    service.account_list = []
+    code, out, err = run("status")
+    assert code == 0 and "ACCOUNT" not in out
+    assert "no account is configured\nhint: set IMAP_SERVER, IMAP_USERNAME and IMAP_PASSWORD, or add " in err
+    assert run("status", "--json")[2] == ""
+
+
 def test_status_of_a_fleet_says_who_owns_what(run: Run, service: CannedUseCases) -> None:
     assert "alive" not in run("status")[1]
     service.nodes = [
@@ -157,9 +166,9 @@ def test_status_of_a_fleet_says_who_owns_what(run: Run, service: CannedUseCases)
     )
     assert "n" in here and here.count("-") < 3
     assert there[-1] == "m" and there[-4:-1] == ["-"] * 3, "how it goes there only the other node knows"
-    assert run("account", "show", "home")[1].count("Last sync") == 1
+    assert run("account", "show", "home")[1].count("Last full pass") == 1
     elsewhere = run("account", "show", "work")[1]
-    assert "Node" in elsewhere and "Last sync" not in elsewhere and "Push" not in elsewhere
+    assert "Node" in elsewhere and "Last full pass" not in elsewhere and "Push" not in elsewhere
     assert [each["shards"] for each in as_json(run("status", "--json"))["nodes"]] == [40, 24]
 
 

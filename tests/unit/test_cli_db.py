@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 from cli_service import CannedUseCases, running_service
+from rich.console import Console
+from rich.progress import Progress
 
 from mailmill.cli.main import main
 from mailmill.errors import ConflictError
@@ -24,12 +28,20 @@ class CannedMaintenance:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.findings: list[dict[str, Any]] = []
+        self.states: list[dict[str, Any] | None] = []
+        self.told = asyncio.Event()
+        self.told.set()
 
     def state(self) -> dict[str, Any]:
-        return {"running": None}
+        """What is in ``states``, one after the other; then the check may end."""
+        running = self.states.pop(0) if self.states else None
+        if not self.states:
+            self.told.set()
+        return {"running": running}
 
     async def check(self, *, full: bool) -> dict[str, Any]:
         self.calls.append(("check", full))
+        await self.told.wait()
         return {
             "ok": not self.findings, "full": full, "checks": ["schema", "segments"], "segments": 7, "blobsRead": 9,
             "findings": self.findings, "seconds": 0.5,
@@ -100,6 +112,34 @@ def test_what_is_broken_is_listed_and_fails(run: Run, service: Service) -> None:
     assert "hint: fetch it again" in err
     code, out, _err = run("db", "check", "--json")
     assert (code, json.loads(out)["findings"]) == (1, [FINDING])
+
+
+def test_a_bar_says_what_is_done_and_counts_when_it_knows_of_how_many(
+    run: Run, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailmill.cli.output.Output.shows_progress", True)
+    monkeypatch.setattr("mailmill.cli.bars.PROGRESS_SECONDS", 0.001)
+    begun = {"task": "check", "phase": "", "done": 0, "total": 0}
+    service.maintenance.states = [None, begun, {**begun, "phase": "contents", "done": 3, "total": 9}, None]
+    service.maintenance.told.clear()
+    drawn: list[str] = []
+
+    def watch(name: str) -> None:
+        method = getattr(Progress, name)
+
+        def watched(progress: Progress, *given: Any, **changes: Any) -> Any:
+            answer = method(progress, *given, **changes)
+            paper = io.StringIO()
+            Console(file=paper, width=80).print(progress.get_renderable())
+            drawn.append(re.sub(r"[^\w/?…]+", " ", paper.getvalue()).strip())
+            return answer
+
+        monkeypatch.setattr(Progress, name, watched)
+
+    watch("add_task")
+    watch("update")
+    assert run("db", "check")[0] == 0
+    assert drawn == ["checking", "checking", "contents 3/9"]
 
 
 def test_a_backup_is_made_where_the_caller_stands(

@@ -142,6 +142,14 @@ async def test_a_server_that_is_not_there() -> None:
     assert (check.level, check.code) == ("fail", "connect") and f"127.0.0.1:{port}" in check.text
 
 
+async def test_a_name_that_is_not_found_names_both_places_where_it_is_set() -> None:
+    host = "no-such-host.invalid"
+    unknown = AccountSettings.model_validate({"username": "me@example.org", "password": "x", "imap": {"host": host}})
+    (check,) = await network.account_checks("default", unknown, {}, None)
+    assert (check.level, check.code) == ("fail", "connect") and host in check.text
+    assert "accounts.*.imap.host or IMAP_SERVER" in check.remedy
+
+
 async def test_a_certificate_nobody_trusts(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(*_: Any, ssl: ssl.SSLContext | None = None, **__: Any) -> tuple[Any, asyncio.StreamWriter]:
         if ssl is not None:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from cli_service import CannedUseCases, running_service
+from typer.core import TyperGroup
 
 from mailmill import errors as mailmill_errors
 from mailmill.cli import errors
-from mailmill.cli.main import hoist, main
+from mailmill.cli.main import app, hoist, main
+from mailmill.cli.switches import put_together
 from mailmill.errors import AuthenticationError, ConfigurationError, MailmillError
 
 
@@ -147,6 +149,43 @@ def test_help_gives_no_type_to_what_takes_no_value(command: list[str], capsys: p
     said = capsys.readouterr().out
     assert "--help" in said
     assert "<bool>" not in said
+
+
+def all_commands(group: TyperGroup, *above: str) -> list[list[str]]:
+    found: list[list[str]] = []
+    for name, command in group.commands.items():
+        found += all_commands(command, *above, name) if isinstance(command, TyperGroup) else [[*above, name]]
+    return found
+
+
+@pytest.mark.parametrize("command", all_commands(put_together(app)), ids=" ".join)
+def test_help_shows_what_is_typed(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*command, "--help"]) == 0
+    said = capsys.readouterr().out
+    usage = next(line for line in said.splitlines() if "Usage:" in line)
+    assert not set("{}") & set(usage) and "]..." not in usage
+    assert not re.search(r"<(str|path|int|list)", said)
+    assert len(re.findall(r"<(?!=)", said)) == len(re.findall(r"<[\w|]+>", said)), "a choice is broken in two"
+
+
+def test_help_says_which_arguments_may_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, usage in (
+        ("queue retry", "[OPTIONS] [ID...]"),
+        ("queue show", "[OPTIONS] ID"),
+        ("message move", "[OPTIONS] ID... MAILBOX"),
+        ("db backup", "[OPTIONS] FOLDER"),
+    ):
+        assert main([*command.split(), "--help"]) == 0
+        [line] = [line for line in capsys.readouterr().out.splitlines() if "Usage:" in line]
+        assert line.strip() == f"Usage: mailmill {command} {usage}"
+
+
+def test_a_state_that_does_not_exist_is_answered_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue", "list", "--state", "done"]) == 2
+    assert "throttled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["status"], ["run"], ["sync"], ["doctor"], ["account", "list"]])

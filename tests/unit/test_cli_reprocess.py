@@ -27,7 +27,7 @@ def service(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedU
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], service: CannedUseCases, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(reprocess, "PROGRESS_SECONDS", 0.001)
+    monkeypatch.setattr("mailmill.cli.bars.PROGRESS_SECONDS", 0.001)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = main(arguments)

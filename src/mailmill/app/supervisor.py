@@ -36,6 +36,7 @@ from mailmill.app.application import Application, open_application
 from mailmill.app.daemon_threads import DaemonThreads
 from mailmill.app.housekeeping import keep_house
 from mailmill.app.metrics import Metrics
+from mailmill.app.newcomers import NO_ACCOUNT, how_to_add_one
 from mailmill.app.ownership import Ownership, OwnershipSettings
 from mailmill.settings import Role, Settings
 from mailmill.sync.wake import watch_sleep
@@ -74,6 +75,8 @@ async def run_service(
             serve(application),
         ):
             _log.info("running", node=application.node, accounts=len(application.accounts))
+            if application.has(Role.SYNC) and not application.accounts:
+                _log.warning(NO_ACCOUNT, hint=how_to_add_one(settings))
             await stopping.wait()
             _log.info("stopping")
             begin_stop()

@@ -1,7 +1,7 @@
 """What a command prints: tables, fields and JSON on stdout, remarks on stderr.
 
-On a terminal tables fit its width and carry colours; into a pipe they are aligned, whole and plain. ``NO_COLOR`` is
-honoured. Every text passes ``safe_text``: mail is written by strangers.
+On a terminal tables fit its width (`fitting`) and carry colours; into a pipe they are aligned, whole and plain.
+``NO_COLOR`` is honoured. Every text passes ``safe_text``: mail is written by strangers.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mailmill.cli.fitting import LEAST_CELLS, Room, fitted, shown
 from mailmill.cli.safe_text import json_escaped, neutral, one_line
 
 Align = Literal["left", "right"]
+
+# Of what all rows of a column say, where the column is left out.
+_TOLD_CHARS: Final = 24
 
 STATE_STYLES = {
     "connected": "green",
@@ -54,11 +58,16 @@ STATE_STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """``shrinks``: gives way where the terminal is narrow."""
+    """``shrinks``: where the terminal is narrow it is cut, to no less than ``least`` cells while others can leave.
+    ``leaves``: whether it can be left out itself, and when: 1 first, 0 never. Those whose rows are all the same go
+    before the others.
+    """
 
     title: str
     align: Align = "left"
     shrinks: bool = False
+    least: int = LEAST_CELLS
+    leaves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,37 +140,44 @@ class Output:
         if not held:
             self.remark(empty)
         elif self.on_terminal:
-            self.console.print(rich_table(columns, held, self.console.width))
+            table, left_out = rich_table(columns, held, self.console.width)
+            self.console.print(table)
+            if left_out:
+                self.remark(left_out)
         else:
             self.raw(plain_table(columns, held))
 
 
-def rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]], width: int) -> Table:
-    """The table for a terminal ``width`` cells wide: one line a row, what shrinks is cut with an ellipsis."""
+def rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]], width: int) -> tuple[Table, str]:
+    """The table for a terminal ``width`` cells wide, and a remark where columns were left out, else nothing.
+
+    One line a row, what shrinks is cut with an ellipsis.
+    """
     texts = [[as_text(value) for value in row] for row in rows]
-    natural = [
-        max([cell_len(column.title), *(row[index].cell_len for row in texts)]) for index, column in enumerate(columns)
+    rooms = [
+        Room(
+            max([cell_len(column.title), *(row[index].cell_len for row in texts)]),
+            column.least if column.shrinks else None,
+            column.leaves,
+            len({row[index].plain for row in texts}) == 1,
+        )
+        for index, column in enumerate(columns)
     ]
+    kept = shown(rooms, width)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False, show_edge=False)
-    for column, cells in zip(columns, fitted(natural, [each.shrinks for each in columns], width), strict=True):
+    for index, cells in zip(kept, fitted([rooms[index] for index in kept], width), strict=True):
+        column = columns[index]
         table.add_column(Text(column.title), justify=column.align, no_wrap=True, overflow="ellipsis", width=cells)
     for row in texts:
-        table.add_row(*row)
-    return table
-
-
-def fitted(natural: Sequence[int], shrinks: Sequence[bool], width: int, gap: int = 2) -> list[int]:
-    """Widths of columns for ``width`` cells. Those that shrink share fairly what the others leave, none below 4."""
-    widths = list(natural)
-    left = (
-        width - gap * (len(widths) - 1) - sum(cells for cells, gives in zip(widths, shrinks, strict=True) if not gives)
-    )
-    # The narrowest first: what it does not need goes to the wider ones.
-    giving = sorted((index for index, gives in enumerate(shrinks) if gives), key=lambda index: natural[index])
-    for position, index in enumerate(giving):
-        widths[index] = max(min(natural[index], left // (len(giving) - position)), min(4, natural[index]))
-        left -= widths[index]
-    return widths
+        table.add_row(*(row[index] for index in kept))
+    left_out = [
+        f"{column.title} ({one_line(texts[0][index].plain, _TOLD_CHARS) or '-'})"
+        if rooms[index].all_same
+        else column.title
+        for index, column in enumerate(columns)
+        if index not in kept
+    ]
+    return table, f"more columns fit in a wider terminal: {', '.join(left_out)}" if left_out else ""
 
 
 def plain_table(columns: Sequence[Column], rows: Iterable[Sequence[Value]]) -> str:

@@ -10,7 +10,8 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from mailmill.cli.output import Cell, Column, Output, Value, fitted, stated
+from mailmill.cli.fitting import LEAST_CELLS, Room, fitted
+from mailmill.cli.output import Cell, Column, Output, Value, stated
 from mailmill.cli.safe_text import one_line
 
 MAX_TEXT_CHARS: Final = 60
@@ -62,15 +63,15 @@ def lines(rows: Sequence[Row], width: int) -> Iterator[list[Value]]:
     verdicts = max(len("Verdict"), *(len(row.verdict) for row in rows))
     scores = max(len("Score"), *(len(f"{row.score:g}") for row in rows))
     indent = verdicts + scores + 2 * len(_GAP)
-    natural = [
-        max(len(title), *map(cell_len, texts))
+    rooms = [
+        Room(max(len(title), *map(cell_len, texts)), LEAST_CELLS)
         for title, texts in (
             ("From", [sender(row.name, row.address) for row in rows]),
             ("Subject", [_subject(row) for row in rows]),
             ("File", [one_line(row.place) for row in rows]),
         )
     ]
-    senders, subjects, files = fitted(natural, [True] * 3, max(0, width - indent), len(_GAP))
+    senders, subjects, files = fitted(rooms, max(0, width - indent))
     title = f"{'Verdict':<{verdicts}}{_GAP}{'Score':>{scores}}{_GAP}{'From':<{senders}}{_GAP}{'Subject':<{subjects}}"
     yield [Cell(f"{title}{_GAP}File", "bold")]
     for row in rows:

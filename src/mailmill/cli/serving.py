@@ -19,8 +19,8 @@ async def serve(application: Application, *, announce: Callable[[str], None]) ->
     """The API listening for the length of the block.
 
     The unix socket is always there, so that the command line finds the service; TCP only in the role ``api``.
-    ``announce`` gets the one-time link to the page, once it can be opened. Raises ConfigurationError where the address
-    is taken.
+    ``announce`` gets the one-time link to the page, once it can be opened. Raises AddressInUseError where the address
+    is taken, ConfigurationError where it cannot be had at all.
     """
     service = application.settings.service
     access = Access(application.token, frozenset({service.listen_host, *service.allowed_hosts}))

@@ -71,14 +71,20 @@ def _flagged(part: JsonObject) -> list[Value]:
 
 _FLAGGED = (
     Column("Suspicious", "right"),
-    Column("Share (95 %)", "right"),
+    Column("Share (95 %)", "right", leaves=1),
     Column("Malicious", "right"),
-    Column("Share (95 %)", "right"),
+    Column("Share (95 %)", "right", leaves=1),
 )
 
 
 def _folders(output: Output, report: JsonObject) -> None:
-    columns = (Column("Folder", shrinks=True), Column("Kind"), Column("Messages", "right"), *_FLAGGED, Column("AUC"))
+    columns = (
+        Column("Folder", shrinks=True, least=16),
+        Column("Kind"),
+        Column("Messages", "right"),
+        *_FLAGGED,
+        Column("AUC"),
+    )
     rows: list[list[Value]] = [
         [one_line(each["folder"]), each["kind"], each["messages"], *_flagged(each), _auc(each.get("auc"))]
         for each in report["folders"]
@@ -98,7 +104,7 @@ def _templates(output: Output, report: JsonObject) -> None:
         return
     output.line("")
     output.table(
-        (Column("Ham by template", shrinks=True), Column("Templates", "right"), *_FLAGGED),
+        (Column("Ham by template", shrinks=True, least=16), Column("Templates", "right"), *_FLAGGED),
         ([one_line(each["folder"]), each["byTemplate"]["templates"], *_flagged(each["byTemplate"])] for each in found),
         empty="",
     )
@@ -121,9 +127,9 @@ def _without(output: Output, report: JsonObject) -> None:
     columns = (
         Column("Without"),
         Column("Recall suspicious", "right"),
-        Column("Recall malicious", "right"),
+        Column("Recall malicious", "right", leaves=2),
         Column("Ham suspicious", "right"),
-        Column("Ham malicious", "right"),
+        Column("Ham malicious", "right", leaves=1),
         Column("AUC"),
     )
 

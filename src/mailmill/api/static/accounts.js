@@ -2,7 +2,7 @@
 
 import { post } from "./client.js";
 import { byId, h, setText, show } from "./dom.js";
-import { accountState, number, plural, since, span } from "./words.js";
+import { accountState, duration, number, plural, since } from "./words.js";
 
 const SHOWN_AT_FIRST = 8;
 const FIRST = ["authenticationError", "connectError", "disconnected", "syncing", "connecting", "init"];
@@ -42,7 +42,7 @@ function draw() {
 const signature = ({ account, email, state, stateReason, push, pushedMailbox, sweepSeconds, progress, backlog, node }) =>
   JSON.stringify([account, email, state, stateReason, push, pushedMailbox, sweepSeconds, Boolean(progress), backlog, node, here]);
 
-const fact = (name, part) => h("div", {}, h("dt", {}, name), h("dd", { "data-part": part }));
+const fact = (name, part, kind = "") => h("div", { class: kind }, h("dt", {}, name), h("dd", { "data-part": part }));
 
 function card(account) {
   const [tone, words] = accountState(account.state);
@@ -72,7 +72,7 @@ function card(account) {
       {},
       fact("Messages", "messages"),
       fact("Mailboxes", "mailboxes"),
-      elsewhere ? null : [fact("Last sync", "sync"), fact("Last answer", "answer")],
+      elsewhere ? null : [fact("Last full pass", "sync", "whole"), fact("Last answer", "answer", "whole")],
     ),
     elsewhere ? h("p", { class: "muted small" }, nodeWords(account)) : null,
     h(
@@ -122,7 +122,7 @@ async function check(account, button, outcome) {
   try {
     const answer = await post(`/v1/account/${encodeURIComponent(account.account)}/check`, {}, { timeout: 60_000 });
     outcome.textContent = answer.ok
-      ? `Login works (${span((performance.now() - began) / 1000)}, ${plural(answer.mailboxes, "mailbox", "mailboxes")})`
+      ? `Login works (${duration((performance.now() - began) / 1000)}, ${plural(answer.mailboxes, "mailbox", "mailboxes")})`
       : `${answer.error.message}. ${answer.error.hint}`;
   } catch (error) {
     outcome.textContent = error.message;

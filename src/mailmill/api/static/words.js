@@ -98,7 +98,7 @@ export function span(seconds) {
   return `${Math.round(seconds / 86400)} d`;
 }
 
-/** How a processor's time is told: `2 ms`, `1.4 s`. */
+/** How long something took, told as exactly as it is of use: `2 ms`, `1.4 s`. */
 export const duration = (seconds) =>
   typeof seconds !== "number" ? "" : seconds < 1 ? `${Math.max(1, Math.round(seconds * 1000))} ms` : `${seconds.toFixed(1)} s`;
 

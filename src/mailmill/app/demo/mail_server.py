@@ -18,6 +18,8 @@ from mailmill.errors import ConfigurationError, ConnectError
 from mailmill.programs import Program
 
 USERNAME = "alex"
+# Where `mailmill message delete` puts what it deletes.
+_TRASH = "Trash"
 _START_SECONDS = 20.0
 _APPEND_SECONDS = 10.0
 _STOP_SECONDS = 3.0
@@ -58,6 +60,7 @@ class DemoServer:
         if self._client is None:
             client = imaplib.IMAP4(self.host, self.port, timeout=_APPEND_SECONDS)
             client.login(USERNAME, self.password)
+            client.create(_TRASH)  # NO where it is there
             self._client = client
         if mailbox not in self._made:
             self._client.create(mailbox)

@@ -87,7 +87,7 @@ def _fields(account: JsonObject, figures: JsonObject) -> list[tuple[str, Value]]
         lines.append(("Node", account.get("node") or "-"))
     if not elsewhere:
         lines += [
-            ("Last sync", ago(account.get("lastSyncAt"))),
+            ("Last full pass", ago(account.get("lastSyncAt"))),
             ("Last round trip", "-" if heard is None else f"{duration(heard)} ago"),
             ("Connections", f"{account.get('connections', 0):,}"),
             ("Push", push_words(account)),
@@ -151,7 +151,7 @@ def remove(
     output = invocation.output()
 
     async def work(client: ServiceClient, _settings: Settings) -> JsonObject:
-        from mailmill.cli.commands.db import with_bar
+        from mailmill.cli.bars import with_bar
         from mailmill.cli.service_client import route
 
         total = int((await client.get(route("account", name)))["messages"])
@@ -165,7 +165,7 @@ def remove(
             return {"running": {"phase": "deleting", "done": max(0, total - left[0]), "total": total} if left else None}
 
         asking = client.delete(route("account", name), purge="true" if purge else "false")
-        return await with_bar(asking, ask, output)
+        return await with_bar("deleting", asking, ask, output)
 
     answer = invocation.call(work)
     if json:

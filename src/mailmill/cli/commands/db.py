@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailmill.cli.commands.sync import PROGRESS_SECONDS
-from mailmill.cli.errors import FAILED, OK, NoAnswerError, ServiceError
+from mailmill.cli.errors import FAILED, OK
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import duration, moment, one_line, size
 
@@ -48,6 +45,7 @@ def check(
     json: JsonOption = False,
 ) -> int:
     """Look for what is broken in the database and in the raw mail; nothing is changed."""
+    from mailmill.cli.bars import with_bar
     from mailmill.cli.output import Cell, Column
 
     invocation = invocation_of(context)
@@ -55,7 +53,7 @@ def check(
 
     async def work(client: ServiceClient, _settings: Settings) -> JsonObject:
         asking = client.post("/v1/database/check", {"full": full}, unbounded=True)
-        return await with_bar(asking, lambda: client.get("/v1/database"), output)
+        return await with_bar("checking", asking, lambda: client.get("/v1/database"), output)
 
     report = invocation.call(work, makes_store=False)
     if json:
@@ -87,13 +85,15 @@ def backup(
     json: JsonOption = False,
 ) -> None:
     """Copy database and raw mail into a new folder, while the service runs."""
+    from mailmill.cli.bars import with_bar
+
     invocation = invocation_of(context)
     output = invocation.output()
     target = str(folder.expanduser().absolute())
 
     async def work(client: ServiceClient, _settings: Settings) -> JsonObject:
         asking = client.post("/v1/database/backup", {"folder": target}, unbounded=True)
-        return await with_bar(asking, lambda: client.get("/v1/database"), output)
+        return await with_bar("backing up", asking, lambda: client.get("/v1/database"), output)
 
     report = invocation.call(work, makes_store=False)
     if json:
@@ -111,6 +111,7 @@ def restore(
 ) -> None:
     """Put a backup into the empty data folder of the configuration."""
     from mailmill.app import restoring
+    from mailmill.cli.bars import with_bar
 
     invocation = invocation_of(context)
     output = invocation.output()
@@ -126,7 +127,8 @@ def restore(
         async def ask() -> JsonObject:
             return {"running": running or None}
 
-        return await with_bar(restoring.restore(settings, folder.expanduser().absolute(), tell), ask, output)
+        asking = restoring.restore(settings, folder.expanduser().absolute(), tell)
+        return await with_bar("restoring", asking, ask, output)
 
     report = invocation.run(work())
     if json:
@@ -189,32 +191,3 @@ def show_copy(output: Output, report: JsonObject) -> None:
             ("Size", size(report["bytes"])),
         ]
     )
-
-
-async def with_bar(
-    asking: Awaitable[JsonObject], ask: Callable[[], Awaitable[JsonObject]], output: Output
-) -> JsonObject:
-    """Waits for ``asking`` and draws how far it is. A question that fails spoils only the picture."""
-    if not output.shows_progress:
-        return await asking
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    working = asyncio.ensure_future(asking)
-    with Progress(*columns, console=output.remarks, transient=True) as progress:
-        bar = progress.add_task("…", total=None)
-        try:
-            while not working.done():
-                await asyncio.wait({working}, timeout=PROGRESS_SECONDS)
-                if working.done():
-                    break
-                try:
-                    running = (await ask())["running"]
-                except (ServiceError, NoAnswerError):
-                    continue
-                if running:
-                    phase = one_line(running["phase"], 40)
-                    progress.update(bar, description=phase, completed=running["done"], total=running["total"] or None)
-        finally:
-            working.cancel()
-        return await working

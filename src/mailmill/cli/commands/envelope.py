@@ -29,10 +29,11 @@ def list_envelopes(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.", metavar="N")] = 25,
     status: Annotated[
         Literal["pending", "processing", "completed", "failed"] | None,
-        typer.Option(help="Where its processing stands."),
+        typer.Option(help="Where its processing stands: pending, processing, completed or failed.", metavar="STATE"),
     ] = None,
     verdict: Annotated[
-        Literal["clean", "suspicious", "malicious"] | None, typer.Option(help="What the threat scan says.")
+        Literal["clean", "suspicious", "malicious"] | None,
+        typer.Option(help="What the threat scan says: clean, suspicious or malicious.", metavar="VERDICT"),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -71,13 +72,13 @@ def list_envelopes(
 
     columns = (
         Column("Id", "right"),
-        Column("Date"),
-        Column("From", shrinks=True),
-        Column("Subject", shrinks=True),
-        Column("Mailbox", shrinks=True),
-        Column("Category"),
+        Column("Date", leaves=4),
+        Column("From", shrinks=True, least=12),
+        Column("Subject", shrinks=True, least=24),
+        Column("Mailbox", shrinks=True, least=8, leaves=2),
+        Column("Category", leaves=1),
         Column("Verdict"),
-        Column("Status"),
+        Column("Status", leaves=3),
     )
     output.table(columns, (_row(each) for each in answer["messages"]), empty="no messages")
     if answer["nextCursor"]:

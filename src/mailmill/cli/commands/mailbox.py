@@ -46,12 +46,12 @@ def list_mailboxes(
         output.json({"mailboxes": mailboxes})
         return
     columns = (
-        Column("Account"),
-        Column("Mailbox", shrinks=True),
-        Column("Use"),
+        Column("Account", leaves=4),
+        Column("Mailbox", shrinks=True, least=20),
+        Column("Use", leaves=2),
         Column("Messages", "right"),
-        Column("To fetch", "right"),
-        Column("Last sync", "right"),
+        Column("To fetch", "right", leaves=3),
+        Column("Last sync", "right", leaves=1),
     )
     output.table(
         columns,

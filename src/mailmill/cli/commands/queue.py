@@ -33,8 +33,9 @@ def list_queue(
     state: Annotated[
         Literal["pending", "waiting", "throttled", "processing", "failed"] | None,
         typer.Option(
-            help="Only work in this state; 'waiting' is for its next attempt's time, 'throttled' for fewer of its "
-            "account in processing."
+            help="Only work in this state: pending, waiting (for its next attempt's time), throttled (for fewer of its "
+            "account in processing), processing or failed.",
+            metavar="STATE",
         ),
     ] = None,
     processor: ProcessorOption = None,
@@ -54,14 +55,14 @@ def list_queue(
 
     columns = (
         Column("Message", "right"),
-        Column("Account"),
+        Column("Account", leaves=4),
         Column("Processor"),
         Column("State"),
-        Column("Attempt", "right"),
-        Column("Crashes", "right"),
-        Column("Queued", "right"),
-        Column("Subject", shrinks=True),
-        Column("Error", shrinks=True),
+        Column("Attempt", "right", leaves=2),
+        Column("Crashes", "right", leaves=1),
+        Column("Queued", "right", leaves=3),
+        Column("Subject", shrinks=True, least=12),
+        Column("Error", shrinks=True, least=24),
     )
     output.table(
         columns,
@@ -194,11 +195,11 @@ def drop(
 
 def _sweep(invocation: Invocation, output: Output, path: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Ask for what may take minutes, and draw how far it is. Ctrl-C ends it; what is done stays done."""
-    from mailmill.cli.commands.db import with_bar
+    from mailmill.cli.bars import with_bar
 
     async def work(client: ServiceClient, _settings: Settings) -> dict[str, Any]:
         asking = client.post(path, wanted, unbounded=True)
-        return await with_bar(asking, lambda: client.get("/v1/queue/operation"), output)
+        return await with_bar("looking", asking, lambda: client.get("/v1/queue/operation"), output)
 
     return invocation.call(work)
 

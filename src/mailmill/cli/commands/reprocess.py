@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mailmill.cli.commands.sync import PROGRESS_SECONDS, AccountsOption
+from mailmill.cli.commands.sync import AccountsOption
 from mailmill.cli.errors import NoAnswerError, ServiceError, UsageError
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import one_line
@@ -139,18 +139,11 @@ def moment_of(option: str, text: str | None) -> str | None:
 
 async def _follow(client: ServiceClient, asked: JsonObject, output: Output, *, to_the_end: bool) -> JsonObject:
     """Ask how far it is until all is queued, or (``to_the_end``) processed. Ctrl-C stops the asking alone."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from mailmill.cli.bars import PROGRESS_SECONDS, bars
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-    )
     loop = asyncio.get_running_loop()
     heard_at = loop.time()
-    with Progress(*columns, console=output.remarks, transient=True, disable=not output.shows_progress) as progress:
+    with bars(output, time_left=True) as progress:
         bar = progress.add_task("counting", total=None)
         while not _is_over(asked, to_the_end=to_the_end):
             await asyncio.sleep(PROGRESS_SECONDS)

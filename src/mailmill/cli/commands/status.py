@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mailmill.cli.commands.sync import no_account
 from mailmill.cli.errors import NoAnswerError
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import ago, duration, one_line
@@ -41,6 +42,10 @@ def status(
             output.json(figures)
         else:
             show(output, figures, accounts, service_runs=client.service_runs)
+            if not accounts and not settings.accounts:
+                missing = no_account(settings)
+                output.remark(missing.message, "yellow")
+                output.remark(f"hint: {missing.hint}")
             link = await _page_link(client, settings, figures)
             if link:
                 output.remark(f"its page (the link works once): {link}")
@@ -89,7 +94,8 @@ def show(output: Output, figures: JsonObject, accounts: list[JsonObject], *, ser
     if is_fleet(figures):
         output.table(node_columns(), node_rows(figures), empty="no nodes")
         output.line("")
-    output.table(account_columns(figures), account_rows(accounts, figures), empty="no accounts")
+    if accounts:
+        output.table(account_columns(figures), account_rows(accounts, figures), empty="")
 
 
 def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bool, width: int) -> RenderableType:
@@ -97,21 +103,30 @@ def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bo
     from rich.table import Table
     from rich.text import Text
 
-    from mailmill.cli.output import as_text, rich_table, stacked
+    from mailmill.cli.output import as_text, stacked
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     for name, values in fields_in_parts(figures, service_runs=service_runs):
         grid.add_row(Text(name, style="dim"), Text.assemble(*(as_text(value) for value in values)))
     parts: list[RenderableType] = [grid]
     if is_fleet(figures):
-        parts += [Text(), rich_table(node_columns(), node_rows(figures), width)]
+        parts += [Text(), *_table(node_columns(), node_rows(figures), width)]
     if accounts:
         worst_first = sorted(accounts, key=lambda each: (not str(each["state"]).endswith("Error"), each["account"]))
         rows = account_rows(worst_first[:MOST_ACCOUNTS], figures)
-        parts += [Text(), rich_table(account_columns(figures), rows, width)]
+        parts += [Text(), *_table(account_columns(figures), rows, width)]
         if len(accounts) > MOST_ACCOUNTS:
             parts.append(Text(f"… and {len(accounts) - MOST_ACCOUNTS} more: mailmill account list", style="dim"))
     return stacked(*parts)
+
+
+def _table(columns: tuple[Any, ...], rows: list[tuple[Value, ...]], width: int) -> list[RenderableType]:
+    from rich.text import Text
+
+    from mailmill.cli.output import rich_table
+
+    table, left_out = rich_table(columns, rows, width)
+    return [table, Text(left_out, style="dim")] if left_out else [table]
 
 
 def fields(figures: JsonObject, *, service_runs: bool) -> list[tuple[str, str]]:
@@ -175,13 +190,13 @@ def node_columns() -> tuple[Any, ...]:
     from mailmill.cli.output import Column
 
     return (
-        Column("Node", shrinks=True),
+        Column("Node", shrinks=True, least=16),
         Column("State"),
-        Column("Heard", "right"),
-        Column("Shards", "right"),
+        Column("Heard", "right", leaves=4),
+        Column("Shards", "right", leaves=2),
         Column("Accounts", "right"),
-        Column("Up", "right"),
-        Column("Roles"),
+        Column("Up", "right", leaves=3),
+        Column("Roles", leaves=1),
     )
 
 
@@ -207,16 +222,16 @@ def node_rows(figures: JsonObject) -> list[tuple[Value, ...]]:
 def account_columns(figures: JsonObject) -> tuple[Any, ...]:
     from mailmill.cli.output import Column
 
-    node = (Column("Node", shrinks=True),) if is_fleet(figures) else ()
+    node = (Column("Node", shrinks=True, least=8, leaves=5),) if is_fleet(figures) else ()
     return (
         Column("Account"),
         Column("State"),
-        Column("Messages", "right"),
-        Column("Last sync", "right"),
-        Column("Push"),
-        Column("Heard", "right"),
+        Column("Messages", "right", leaves=4),
+        Column("Last full pass", "right", leaves=3),
+        Column("Push", leaves=2),
+        Column("Heard", "right", leaves=1),
         *node,
-        Column("Remark", shrinks=True),
+        Column("Remark", shrinks=True, least=32),
     )
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mailmill.cli.service_client import JsonObject, ServiceClient
     from mailmill.settings import Settings
 
-PROGRESS_SECONDS = 0.2
 MOST_BARS = 12
 
 AccountsOption = Annotated[
@@ -58,12 +57,9 @@ def sync(
 
 def no_account(settings: Settings) -> ServiceError:
     """Nothing to sync: what a newcomer does about it."""
-    file = settings.config_file or "~/.config/mailmill/config.toml"
-    return ServiceError(
-        "configuration",
-        "no account is configured",
-        hint=f"set IMAP_SERVER, IMAP_USERNAME and IMAP_PASSWORD, or add [accounts.NAME] to {file}",
-    )
+    from mailmill.app.newcomers import NO_ACCOUNT, how_to_add_one
+
+    return ServiceError("configuration", NO_ACCOUNT, hint=how_to_add_one(settings))
 
 
 async def _with_bars(
@@ -73,17 +69,10 @@ async def _with_bars(
     only: list[str] | None,
 ) -> JsonObject:
     """Waits for ``passing`` and draws how far first syncs are. A question that fails spoils only the picture."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from mailmill.cli.bars import PROGRESS_SECONDS, bars
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=output.remarks, transient=True) as progress:
-        bars = _Bars(progress)
+    with bars(output, time_left=True) as progress:
+        drawn = _Bars(progress)
         try:
             while not passing.done():
                 await asyncio.wait({passing}, timeout=PROGRESS_SECONDS)
@@ -93,7 +82,7 @@ async def _with_bars(
                     answer = await ask()
                 except (ServiceError, NoAnswerError):
                     continue
-                bars.draw([each for each in answer["accounts"] if not only or each["account"] in only])
+                drawn.draw([each for each in answer["accounts"] if not only or each["account"] in only])
         finally:
             passing.cancel()
         return await passing
@@ -131,14 +120,14 @@ def show_report(output: Output, report: JsonObject) -> None:
 
     columns = (
         Column("Account"),
-        Column("Mailboxes", "right"),
+        Column("Mailboxes", "right", leaves=3),
         Column("New", "right"),
         Column("Updated", "right"),
         Column("Expunged", "right"),
-        Column("Received", "right"),
-        Column("Time", "right"),
-        Column("Round trips", "right"),
-        Column("Result", shrinks=True),
+        Column("Received", "right", leaves=4),
+        Column("Time", "right", leaves=2),
+        Column("Round trips", "right", leaves=1),
+        Column("Result", shrinks=True, least=16),
     )
     accounts: list[dict[str, Any]] = report["accounts"]
     output.table(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailmill.cli.commands.sync import PROGRESS_SECONDS, AccountsOption, no_account
+from mailmill.cli.commands.sync import AccountsOption, no_account
 from mailmill.cli.errors import FAILED, OK, NoAnswerError, ServiceError, error_of, exit_code_of_accounts
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import duration, one_line
@@ -38,6 +36,8 @@ def verify(
     json: JsonOption = False,
 ) -> int:
     """Compare what is stored with what the servers hold, and name every gap."""
+    from mailmill.cli.bars import with_bar
+
     invocation = invocation_of(context)
     output = invocation.output()
     wanted = {"accounts": account or None, "full": full, "repair": repair, "seed": seed}
@@ -46,10 +46,7 @@ def verify(
         if not client.service_runs and not settings.accounts:
             raise no_account(settings)
         looking = client.post("/v1/verify", wanted, unbounded=True)
-        if output.shows_progress:
-            report = await _with_bar(asyncio.ensure_future(looking), lambda: client.get("/v1/verify"), output)
-        else:
-            report = await looking
+        report = await with_bar("verifying", looking, lambda: _how_far(client), output)
         return report, await _left_to_others(client, report, frozenset(account or ()))
 
     report, left = invocation.call(work)
@@ -101,36 +98,19 @@ def kept_by_others(accounts: list[JsonObject], figures: JsonObject) -> frozenset
     return frozenset(each["account"] for each in accounts if each.get("node") in keepers - {figures["node"]["id"]})
 
 
-async def _with_bar(
-    looking: asyncio.Future[JsonObject], ask: Callable[[], Awaitable[JsonObject]], output: Output
-) -> JsonObject:
-    """Waits for ``looking`` and draws how far it is. A question that fails spoils only the picture."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=output.remarks, transient=True) as progress:
-        bar = progress.add_task("verifying", total=None)
-        try:
-            while not looking.done():
-                await asyncio.wait({looking}, timeout=PROGRESS_SECONDS)
-                if looking.done():
-                    break
-                try:
-                    answer = await ask()
-                except (ServiceError, NoAnswerError):
-                    continue
-                running = [(each["account"], each["running"]) for each in answer["accounts"] if each["running"]]
-                if running:
-                    name, state = running[0]
-                    progress.update(
-                        bar,
-                        description=one_line(f"{name}: {state['phase']} {state['mailbox']}", 50),
-                        completed=sum(each["done"] for _, each in running),
-                        total=sum(each["total"] for _, each in running) or None,
-                    )
-        finally:
-            looking.cancel()
-        return await looking
+async def _how_far(client: ServiceClient) -> JsonObject:
+    answer = await client.get("/v1/verify")
+    running = [(each["account"], each["running"]) for each in answer["accounts"] if each["running"]]
+    if not running:
+        return {"running": None}
+    name, state = running[0]
+    return {
+        "running": {
+            "phase": f"{name}: {state['phase']} {state['mailbox']}",
+            "done": sum(each["done"] for _, each in running),
+            "total": sum(each["total"] for _, each in running),
+        }
+    }
 
 
 def show_report(output: Output, report: JsonObject, left: frozenset[str] = frozenset()) -> None:
@@ -141,13 +121,13 @@ def show_report(output: Output, report: JsonObject, left: frozenset[str] = froze
     accounts = [each for each in answered if each["account"] not in left]
     columns = (
         Column("Account"),
-        Column("Mailboxes", "right"),
-        Column("Messages", "right"),
-        Column("Contents", "right"),
+        Column("Mailboxes", "right", leaves=2),
+        Column("Messages", "right", leaves=4),
+        Column("Contents", "right", leaves=3),
         Column("Gaps", "right"),
         Column("Repaired", "right"),
-        Column("Time", "right"),
-        Column("Result", shrinks=True),
+        Column("Time", "right", leaves=1),
+        Column("Result", shrinks=True, least=16),
     )
     output.table(
         columns,
@@ -183,11 +163,11 @@ def _show_gaps(output: Output, title: str, rows: list[tuple[str, JsonObject]]) -
 
     columns = (
         Column("Account"),
-        Column("Mailbox", shrinks=True),
+        Column("Mailbox", shrinks=True, least=8),
         Column("Gap" if title == "gaps" else "Repaired"),
         Column("Count", "right"),
-        Column("UIDs", shrinks=True),
-        Column("What", shrinks=True),
+        Column("UIDs", shrinks=True, least=8, leaves=1),
+        Column("What", shrinks=True, least=24),
     )
     output.table(
         columns,

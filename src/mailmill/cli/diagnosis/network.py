@@ -64,7 +64,10 @@ async def _reach(subject: str, endpoint: Endpoint) -> Check:
         async with asyncio.timeout(STEP_SECONDS):
             await loop.getaddrinfo(endpoint.host, endpoint.port)
     except (OSError, TimeoutError):
-        remedy = f"check accounts.*.imap.host, and that this machine can look up names: getent hosts {endpoint.host}"
+        remedy = (
+            "check accounts.*.imap.host or IMAP_SERVER, and that this machine can look up names: "
+            f"getent hosts {endpoint.host}"
+        )
         return fail(subject, f"the name {endpoint.host} is not found", remedy, "connect")
     try:
         async with asyncio.timeout(STEP_SECONDS):
