@@ -124,7 +124,7 @@ def report(outcome: Outcome, seed: int, hits: int) -> int:
         f"\n{outcome.kills} kills, connections cut {outcome.cuts} times, PostgreSQL restarted {outcome.restarts} times"
     )
     print(f"frozen at {counted(outcome.frozen)}; late writes refused: {counted(outcome.refused)}")
-    print(f"{outcome.messages} messages, {outcome.events} events, {outcome.receipts} webhooks received; seed {seed}")
+    print(brought(outcome, seed))
     wrong = [
         *outcome.findings,
         *(f"{phase} is a phase that nobody named: chaos.commit_points, chaos.targets" for phase in outcome.unknown),
@@ -142,10 +142,15 @@ def report_full_disk(outcome: full_disk.Outcome, plan: full_disk.Plan) -> int:
     print(f"{outcome.kills} kills, {outcome.not_started} starts refused for lack of room")
     longest, middle = max(outcome.recovered), sorted(outcome.recovered)[len(outcome.recovered) // 2]
     print(f"mail that came when there was room was delivered within {longest:.1f} s (median {middle:.1f} s)")
-    print(
-        f"{outcome.messages} messages, {outcome.events} events, {outcome.receipts} webhooks received; seed {plan.seed}"
-    )
+    print(brought(outcome, plan.seed))
     return verdict(outcome.findings)
+
+
+def brought(outcome: Outcome | full_disk.Outcome, seed: int) -> str:
+    return (
+        f"{outcome.messages} messages, {outcome.events} events, {outcome.receipts} webhooks received, work given up"
+        f" {outcome.given_up} times; seed {seed}"
+    )
 
 
 def verdict(wrong: Sequence[str]) -> int:

@@ -86,7 +86,7 @@ class Outcome:
     """``findings`` are the checker's. ``bitten``: in how many rounds a write was refused for lack of room; ``refused``
     are all these writes by the door they came to, ``transactions`` those of the database by what they were about.
     ``not_started``: lives that ended because there was no room to begin in. ``recovered``: seconds from the room to the
-    delivery of a mail that came after it, each time.
+    delivery of a mail that came after it, each time. ``given_up``: work that ended as failed.
     """
 
     findings: list[str]
@@ -100,6 +100,7 @@ class Outcome:
     messages: int = 0
     events: int = 0
     receipts: int = 0
+    given_up: int = 0
 
 
 def heavy_mail(number: int) -> bytes:
@@ -472,6 +473,7 @@ allow_private = true
             messages=len(self._evidence.store.messages),
             events=len(self._evidence.store.events),
             receipts=len(self._evidence.journals.receipts),
+            given_up=history.given_up(self._evidence.store),
         )
 
     def _faults(self) -> list[str]:

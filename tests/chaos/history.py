@@ -401,6 +401,11 @@ def nothing_skipped(events: Sequence[Event], pages: Sequence[Page]) -> Iterator[
         )
 
 
+def given_up(store: Store) -> int:
+    """How much work ended as failed: right where its workers died of it, and as few as they died."""
+    return sum(row.state == "failed" for row in store.work)
+
+
 # -- coverage ---------------------------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """``findings`` are the checker's; ``refused`` late writes of nodes that had been frozen, by what they were."""
+    """``findings`` are the checker's; ``refused`` late writes of nodes that had been frozen, by what they were;
+    ``given_up``: work that ended as failed, for its workers died of it too often."""
 
     findings: list[str]
     hits: Counter[str]
@@ -89,6 +90,7 @@ class Outcome:
     messages: int = 0
     events: int = 0
     receipts: int = 0
+    given_up: int = 0
 
     @property
     def kills(self) -> int:
@@ -528,6 +530,7 @@ allow_private = true
             messages=len(self._evidence.store.messages),
             events=len(self._evidence.store.events),
             receipts=len(journals.receipts),
+            given_up=history.given_up(self._evidence.store),
         )
 
 
