@@ -73,6 +73,10 @@ def account(host: str, **more: str) -> AccountSettings:
         ("[2001:db8::25]", None),
         ("fe80::1%eth0", None),
         ("localhost", None),
+        ("localhost.localdomain", None),
+        ("127.1", None),
+        ("mail.local", None),
+        ("imap.office.lan", None),
     ],
 )
 def test_who_is_believed_where_nothing_is_configured(host: str, believed: str | None) -> None:
