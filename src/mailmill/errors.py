@@ -4,7 +4,7 @@
 
     MailmillError
     ├── ConfigurationError        the configuration is wrong; nothing was started            exit 2
-    │   └── AddressInUseError     another program listens where we are to, maybe not for long exit 5
+    │   └── AddressInUseError     another program has the address, maybe not for long        exit 5
     ├── InvalidRequestError       what was asked for makes no sense (a cursor, a filter)   exit 2
     ├── NotFoundError             no such account, mailbox, message …                        exit 3
     │   └── RawExpiredError       … or no more: retention took the raw bytes of the message  exit 3

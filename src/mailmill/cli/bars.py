@@ -70,7 +70,9 @@ async def with_bar(
                     continue
                 if running:
                     phase = one_line(running["phase"], 50) or doing
-                    progress.update(bar, description=phase, completed=running["done"], total=running["total"] or None)
+                    # To `update`, a total of None is none that is given.
+                    progress.tasks[0].total = running["total"] or None
+                    progress.update(bar, description=phase, completed=running["done"])
         finally:
             working.cancel()
         return await working

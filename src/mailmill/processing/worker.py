@@ -491,13 +491,14 @@ class Worker:
         for pump in self._pumps:
             pump.crashed = pump.crashed or pump.processor.name in crashed
             pump.look = pump.look or pump.crashed
-        await self._obey()
+        await self._obey(again=True)
         if came_due or taken_back or let_in:
             self._database.wake.work.notify()
 
-    async def _obey(self) -> None:
-        """Stop what is paused, or cannot be had: what runs may end, what has not begun is given back. Begin what is
-        resumed. One at a time: who read first must not have the last word.
+    async def _obey(self, *, again: bool = False) -> None:
+        """Stop what is paused, or (``again``) cannot be had: what runs may end, what has not begun is given back, and
+        what cannot be had may be tried again. Begin what is resumed. One at a time: who read first must not have the
+        last word.
         """
         async with self._obeying:
             async with self._database.read() as connection:
@@ -507,9 +508,10 @@ class Worker:
                 if pause != pump.paused:
                     _log.info("a processor is paused" if pause else "a processor is resumed", processor=name)
                     pump.paused, pump.look = pause, not pause
-                if pause or pump.starved:
+                starved = again and pump.starved
+                if pause or starved:
                     self._unbegun += pump.give_back()
-                if pump.starved:
+                if starved:
                     # With nothing in hand it may try again.
                     pump.starved, pump.look = False, not pause
             if self._unbegun:

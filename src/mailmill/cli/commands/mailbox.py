@@ -46,7 +46,7 @@ def list_mailboxes(
         output.json({"mailboxes": mailboxes})
         return
     columns = (
-        Column("Account", leaves=4),
+        Column("Account", shrinks=True, least=12, leaves=4),
         Column("Mailbox", shrinks=True, least=20),
         Column("Use", leaves=2),
         Column("Messages", "right"),

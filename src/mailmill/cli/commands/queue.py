@@ -55,7 +55,7 @@ def list_queue(
 
     columns = (
         Column("Message", "right"),
-        Column("Account", leaves=4),
+        Column("Account", shrinks=True, least=12, leaves=4),
         Column("Processor"),
         Column("State"),
         Column("Attempt", "right", leaves=2),

@@ -224,7 +224,7 @@ def account_columns(figures: JsonObject) -> tuple[Any, ...]:
 
     node = (Column("Node", shrinks=True, least=8, leaves=5),) if is_fleet(figures) else ()
     return (
-        Column("Account"),
+        Column("Account", shrinks=True, least=12),
         Column("State"),
         Column("Messages", "right", leaves=4),
         Column("Last full pass", "right", leaves=3),

@@ -119,7 +119,7 @@ def show_report(output: Output, report: JsonObject) -> None:
     from mailmill.cli.output import Cell, Column, stated
 
     columns = (
-        Column("Account"),
+        Column("Account", shrinks=True, least=12),
         Column("Mailboxes", "right", leaves=3),
         Column("New", "right"),
         Column("Updated", "right"),

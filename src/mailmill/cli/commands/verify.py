@@ -120,7 +120,7 @@ def show_report(output: Output, report: JsonObject, left: frozenset[str] = froze
     answered: list[dict[str, Any]] = report["accounts"]
     accounts = [each for each in answered if each["account"] not in left]
     columns = (
-        Column("Account"),
+        Column("Account", shrinks=True, least=12),
         Column("Mailboxes", "right", leaves=2),
         Column("Messages", "right", leaves=4),
         Column("Contents", "right", leaves=3),
@@ -162,7 +162,7 @@ def _show_gaps(output: Output, title: str, rows: list[tuple[str, JsonObject]]) -
     from mailmill.cli.output import Cell, Column
 
     columns = (
-        Column("Account"),
+        Column("Account", shrinks=True, least=12),
         Column("Mailbox", shrinks=True, least=8),
         Column("Gap" if title == "gaps" else "Repaired"),
         Column("Count", "right"),
