@@ -198,5 +198,8 @@ class _Rounds:
         """Until what piled up is processed: it is work for the machine, and not what is measured."""
         looker = self._fleet.nodes[_LOOKER]
         await looker.until(
-            "an empty queue", lambda status: status["queue"]["pending"] == 0, "/v1/status", _TIMEOUT_SECONDS
+            "an empty queue",
+            lambda status: not status["queue"]["pending"] + status["queue"]["processing"],
+            "/v1/status",
+            _TIMEOUT_SECONDS,
         )

@@ -31,6 +31,7 @@ FREEZES = ("ran", "hold/unasked", "finish/unasked", "webhook/answered")
 FREEZES_OF_A_FULL_RUN = (*FREEZES, *FREEZES, "finish/uncommitted", "new/uncommitted", "number/uncommitted")
 # Of so many times that the disk is full the service is killed in one.
 KILLED_OF = 3
+ROUNDS_OF_A_FULL_RUN = 60
 _MOST_LINES = 50
 _BAR = 30
 
@@ -38,7 +39,9 @@ _BAR = 30
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=KILLS_OF_A_FULL_RUN, help="at least (default: %(default)s)")
-    parser.add_argument("--full-disk", type=int, metavar="ROUNDS", help="no fleet: one service, on a disk that is full")
+    parser.add_argument(
+        "--full-disk", type=at_least_one, metavar="ROUNDS", help="no fleet: one service, on a disk that is full"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the dice (default: the time)")
     parser.add_argument("--steady-clock", action="store_true", help="no node's wall clock jumps")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty folder for journals and logs, to be kept")
@@ -47,7 +50,7 @@ def main() -> int:
         options.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mm-chaos-") as temporary:
         folder = options.keep or Path(temporary)
-        return on_a_full_disk(options, folder) if options.full_disk else under_fire(options, folder)
+        return on_a_full_disk(options, folder) if options.full_disk is not None else under_fire(options, folder)
 
 
 def under_fire(options: argparse.Namespace, folder: Path) -> int:
@@ -87,6 +90,12 @@ def on_a_full_disk(options: argparse.Namespace, folder: Path) -> int:
     outcome = uvloop.run(run())
     progress.end()
     return report_full_disk(outcome, plan)
+
+
+def at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
 
 
 class Progress:
@@ -143,7 +152,21 @@ def report_full_disk(outcome: full_disk.Outcome, plan: full_disk.Plan) -> int:
     longest, middle = max(outcome.recovered), sorted(outcome.recovered)[len(outcome.recovered) // 2]
     print(f"mail that came when there was room was delivered within {longest:.1f} s (median {middle:.1f} s)")
     print(brought(outcome, plan.seed))
-    return verdict(outcome.findings)
+    hits = HITS if plan.rounds >= ROUNDS_OF_A_FULL_RUN else 0
+    wrong = [
+        *outcome.findings,
+        *(
+            f"full at {phase} {outcome.filled[phase]} times"
+            for phase in full_disk.PHASES
+            if outcome.filled[phase] < hits
+        ),
+        *(
+            f"refused to {door} {outcome.refused[door]} times"
+            for door in full_disk.DOORS
+            if outcome.refused[door] < hits
+        ),
+    ]
+    return verdict(wrong)
 
 
 def brought(outcome: Outcome | full_disk.Outcome, seed: int) -> str:

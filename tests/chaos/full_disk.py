@@ -47,6 +47,8 @@ PROBE = "probe"
 ANY_MOMENT = "any moment"
 # Before a result is recorded, before the mail of a segment that is written is, and so on. In turn, in any order.
 PHASES = ("ran", "finish/uncommitted", "blobs/unwritten", "blobs/synced", "webhook/answered", ANY_MOMENT)
+# Where a write is found to have no room: `commit_points` names them.
+DOORS = ("database", "segments", "spool")
 # How many bytes are left at any moment: what is refused then is whatever comes to the end of them first.
 LEFT_BYTES = (0, 4096, 16_384, 65_536, 300_000)
 # The longest that a loop of the alerts waits after an error is 30 s, an account one minute (here half a second).
@@ -62,12 +64,14 @@ _BUSY_MESSAGES = (3, 15)
 _MORE_REFUSALS = (0, 12)
 _MORE_SECONDS = 3.0
 _BITE_SECONDS = 4.0
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 20.0
 _LONG_SECONDS = 60.0
 _SETTLE_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
 _TEMPORARY = 5
+_SPOOLED = 60
 _BIG_BYTES = 1_200_000
+_MOST_UNDELIVERED = 100
 _KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 _SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 
@@ -105,7 +109,7 @@ class Outcome:
 
 def heavy_mail(number: int) -> bytes:
     """`mail` of any size: some takes a page, some is spooled to a file before it is stored."""
-    size = _BIG_BYTES if number % 60 == 0 else number * 7919 % 40_000
+    size = _BIG_BYTES if number % _SPOOLED == 0 else number * 7919 % 40_000
     return mail(number) + f"{number:x}".encode().ljust(99, b".").join([b"", b"\r\n"]) * (size // 101) + b"\r\n"
 
 
@@ -153,7 +157,7 @@ class FullDisk:
                 self.dovecot.password,
                 self._dice,
                 self._calm,
-                lambda: self._follower.new_messages + self._never_stored,
+                self._stored,
                 heavy_mail,
             )
             async with asyncio.TaskGroup() as readers:
@@ -255,6 +259,8 @@ allow_private = true
             self._strange.append(f"in round {self._rounds} no new mail came in, with room for it")
         refused = self._refusals().total()
         await self._fill()
+        # One that is spooled to a file, for which there is no room.
+        await self.dovecot.add_message(self.accounts["account0"], "INBOX", heavy_mail(_SPOOLED * (2000 + self._rounds)))
         if await self._bites(refused):
             self._bitten += 1
         more = self._dice.randint(*_MORE_REFUSALS)
@@ -268,6 +274,13 @@ allow_private = true
             await self._until(lambda: self._refusals().total() > more, _MORE_SECONDS)
         await self._make_room()
         await self._probe()
+
+    def _stored(self) -> int:
+        """As other clients see it, who wait for what is stored: of nothing, while webhooks are far behind. Or mail that
+        comes when there is room again would stand in line behind all that the storm has to tell.
+        """
+        behind = self._follower.news - len(self._receipts.ids)
+        return 0 if behind > _MOST_UNDELIVERED else self._follower.new_messages + self._never_stored
 
     async def _fill(self) -> None:
         if not self._phases:
@@ -308,7 +321,8 @@ allow_private = true
         await self._node.ended()
         self._kills += 1
         await self._node.begin()
-        await self._until(lambda: self._working() or not self._node.alive)
+        if not await self._until(lambda: self._working() or not self._node.alive):
+            self._strange.append(f"{self._node.life} neither worked nor ended, without room")
         if self._node.alive:
             return
         self._tell("it did not start")
@@ -333,6 +347,8 @@ allow_private = true
             self._strange.append(f"{self._node.life} ended with {self._node.exit_codes[-1]}: {codes}")
 
     async def _make_room(self) -> None:
+        # It may have been on its way to where it was to stop when the order was taken back.
+        self._node.signal(signal.SIGCONT)
         self._ballast.give(sys.maxsize)
         if self._ballast.free_bytes < _ROOM_BYTES:
             await self._disk.resize(str(self._ballast.used_bytes + _ROOM_BYTES))

@@ -142,6 +142,7 @@ class Receipts:
     dice: random.Random
     stop: asyncio.Event
     seen: set[tuple[str, int | None]] = field(default_factory=set)
+    ids: set[str] = field(default_factory=set)
     _cut: set[str] = field(default_factory=set)
 
     def answer(self, request: Received) -> Answer:
@@ -151,6 +152,7 @@ class Receipts:
             "received", webhook_id=request.id, envelope_id=body["id"], event=body["event"], message_id=message_id
         )
         self.seen.add((body["event"], message_id))
+        self.ids.add(request.id)
         lost = not self.stop.is_set() and request.id not in self._cut and self.dice.random() < 0.02
         if lost:
             self._cut.add(request.id)
@@ -159,12 +161,16 @@ class Receipts:
 
 @dataclass(slots=True)
 class Follower:
-    """A reader of the event log by its cursor, as users read it: by long poll, at whichever node answers."""
+    """A reader of the event log by its cursor, as users read it: by long poll, at whichever node answers.
+
+    ``news``: events that are to be delivered.
+    """
 
     journal: Journal
     nodes: Sequence[Node]
     cursor: int = 0
     new_messages: int = 0
+    news: int = 0
 
     async def follow(self) -> None:
         turn = 0
@@ -184,6 +190,7 @@ class Follower:
                 self.journal.write("read", after=self.cursor, cursor=int(page["cursor"]), events=ids)
                 self.cursor = int(page["cursor"])
                 self.new_messages += sum(event["event"] == "messageNew" for event in page["events"])
+                self.news += sum(not event.get("historical") for event in page["events"])
 
 
 @dataclass(slots=True)
