@@ -17,9 +17,10 @@ from work_rows import add_account, add_messages, claim, events, finished, new_wo
 
 from harness import steps
 from harness.interleaving import beside, waits
-from mailmill.store import queue, queue_outcomes, reprocess, reprocess_pieces
+from mailmill.store import queue, queue_outcomes, queue_recording, reprocess, reprocess_pieces
 from mailmill.store.database import Database
-from mailmill.store.queue import Claim, Failed, FinishReport
+from mailmill.store.queue import Claim, Failed, Finished, FinishReport
+from mailmill.store.queue_recording import Told
 from mailmill.store.reprocess import ReprocessRow, Wanted
 from mailmill.store.tables import event, result, work
 
@@ -233,6 +234,27 @@ async def test_what_is_finished_while_other_work_of_it_is_queued_is_not_processe
     async with store.write() as connection:
         assert (await finish(connection, "b", summary)).processed_ids == (1,)
     assert await told(store) == [("messageProcessed", number) for number in (*range(2, of + 1), 1)]
+
+
+async def test_where_messages_have_other_work_batches_are_looked_at_before_they_are_sent(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next three after one of which that was true; then all is sent at once again."""
+    real, sent = queue_recording.record_and_tell, []
+
+    def record_and_tell(connection: Connection, worker: str, done: Sequence[Finished], now: float) -> Told:
+        sent.append(done[0].claim.message_id)
+        return real(connection, worker, done, now)
+
+    monkeypatch.setattr(queue_recording, "record_and_tell", record_and_tell)
+    await fill(store, 6)
+    async with store.write() as connection:
+        await queue.enqueue(connection, [new_work(1, "summary")], 11.0)
+        for _ in range(6):
+            [held] = await claim(connection, "a", 1)
+            await finish(connection, "a", held)
+    assert sent == [1, 5, 6]
+    assert await told(store) == [("messageProcessed", number) for number in range(2, 7)]
 
 
 async def test_outcomes_of_different_messages_wait_for_nobody(store: Database) -> None:

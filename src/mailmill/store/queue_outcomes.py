@@ -78,7 +78,10 @@ _LOCK_MESSAGES: Final = Statement(
     )
 )
 _SEVERAL_ROWS: Final = Statement(lambda _connection: _several_rows())
-_SHARED_BEFORE: Final = "messages of the last outcomes had other work"
+# In `Connection.info`: how many batches are looked at before they are sent. Where each message has several processors
+# all but the last one's outcomes would be sent in vain, and these may come in turn.
+_LOOKS_FIRST: Final = "batches of outcomes that are looked at first"
+_LOOKS_AFTER_SHARED: Final = 3
 
 
 def finish_within(
@@ -119,11 +122,11 @@ def _record_only_rows(
     announcing = any(done.announce for done in finished)
     if not dialect.is_postgresql(connection) or announcing or not 0 < len(finished) == len(message_ids):
         return queue_recording.Told([], None, finished)
-    if connection.info.pop(_SHARED_BEFORE, False):
-        # Where each message has several processors nearly all batches have such: all of it would be sent in vain.
+    if connection.info.get(_LOOKS_FIRST, 0):
         return queue_recording.Told([], None, finished)
     told = queue_recording.record_and_tell(connection, worker_id, finished, now)
-    connection.info[_SHARED_BEFORE] = bool(told.shared)
+    if told.shared:
+        connection.info[_LOOKS_FIRST] = _LOOKS_AFTER_SHARED
     return told
 
 
@@ -137,7 +140,9 @@ def _lock_shared(connection: Connection, claims: Sequence[Claim], shared: Collec
         own = Counter(claim.message_id for claim in claims)
         rows = _SEVERAL_ROWS.rows(connection, ids=sorted(own))
         shared = {message_id for message_id, count in rows if count > own[message_id]}
-        connection.info[_SHARED_BEFORE] = bool(shared)
+        connection.info[_LOOKS_FIRST] = (
+            _LOOKS_AFTER_SHARED if shared else max(0, connection.info.get(_LOOKS_FIRST, 0) - 1)
+        )
     _lock_messages(connection, sorted(shared))
     return shared
 
