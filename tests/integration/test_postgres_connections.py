@@ -258,8 +258,9 @@ async def test_an_error_shows_no_values(database: Database) -> None:
             seen = seen.__cause__
 
 
+@pytest.mark.parametrize("slow", [False, True], ids=["in the long run", "once a transaction was slow"])
 async def test_a_plan_that_was_made_for_a_small_table_does_not_stay(
-    postgres: Postgres, postgres_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, postgres_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
     look = select(setting.c.value).where(setting.c.name == "a")
 
@@ -281,7 +282,12 @@ async def test_a_plan_that_was_made_for_a_small_table_does_not_stay(
             url=postgres_url,
         )
         assert "Seq Scan" in await plan(database), "there is something to be mended"
-        monkeypatch.setattr(postgres_database, "_PLANS_KEPT_SECONDS", -1.0)
+        if slow:
+            monkeypatch.setattr(postgres_database, "_SLOW_SECONDS", 0.0)
+            monkeypatch.setattr(postgres_database, "_DOUBTED_PLANS_KEPT_SECONDS", -1.0)
+            await write_name(database, "this took long")
+        else:
+            monkeypatch.setattr(postgres_database, "_PLANS_KEPT_SECONDS", -1.0)
         assert "Index Scan" in await plan(database)
 
 

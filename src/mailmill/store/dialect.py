@@ -105,15 +105,13 @@ def lock_out(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Se
     return rows.with_for_update(skip_locked=True, of=of) if is_postgresql(connection) else rows
 
 
-def lock_shared(
-    connection: AnyConnection, rows: Select[Any], of: FromClause, *, skip_locked: bool = False
-) -> Select[Any]:
+def lock_shared(connection: AnyConnection, rows: Select[Any], of: FromClause) -> Select[Any]:
     """Keep the rows from being locked out or deleted until the transaction ends. Any number may; an UPDATE of other
     than the key goes on meanwhile.
     """
     if not is_postgresql(connection):
         return rows
-    return rows.with_for_update(read=True, key_share=True, skip_locked=skip_locked, of=of)
+    return rows.with_for_update(read=True, key_share=True, of=of)
 
 
 def storable(text: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
@@ -40,6 +41,9 @@ from mailmill.store.wake_channel import WakeChannel
 # One for the leases, one for the worker's heartbeat; these may wait for locks, and one ends who holds them up.
 _URGENT_CONNECTIONS = 3
 _PLANS_KEPT_SECONDS = 10.0
+# A step of the queue takes some milliseconds. With a plan from when its table was empty it takes a hundred times that.
+_SLOW_SECONDS = 0.1
+_DOUBTED_PLANS_KEPT_SECONDS = 1.0
 
 _PLANS_SINCE = "plans since"
 
@@ -123,7 +127,9 @@ class PostgresDatabase(Database):
             finally:
                 # A commit that was cancelled or cut off may stand; a hint for nothing does no harm.
                 self._tell({*self._inserts.take(connection)}, wake)
-            self.observe_write(time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self.observe_write(seconds)
+            _doubt_plans(connection, seconds)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -232,6 +238,14 @@ async def _discard_old_plans(connection: AsyncConnection) -> None:
     if now - kept.setdefault(_PLANS_SINCE, now) > _PLANS_KEPT_SECONDS:
         kept[_PLANS_SINCE] = now
         await connection.exec_driver_sql("DISCARD PLANS")
+
+
+def _doubt_plans(connection: AsyncConnection, took_seconds: float) -> None:
+    """Have plans made anew soon where a transaction was slow: it may have been for a plan."""
+    if took_seconds < _SLOW_SECONDS or connection.sync_connection is None or connection.closed:
+        return
+    kept, soon = connection.sync_connection.info, _DOUBTED_PLANS_KEPT_SECONDS - _PLANS_KEPT_SECONDS
+    kept[_PLANS_SINCE] = min(kept.get(_PLANS_SINCE, math.inf), time.monotonic() + soon)
 
 
 async def _within_driver(connection: AsyncConnection, work: Awaitable[_Result]) -> _Result:

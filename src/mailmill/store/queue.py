@@ -17,7 +17,8 @@ Laws:
 - ``attempt`` counts what the processor did (raised, timed out), ``crashes`` workers that died. A row that crashed
   is claimed alone, by a worker that runs nothing else of its processor, so that the next death names the culprit.
 - Times that nodes compare (leases, deadlines, when to try again) go by the database's clock.
-- Functions run inside the caller's transaction and name at most :data:`dialect.MAX_ROWS` rows in one statement.
+- Functions run inside the caller's transaction and name at most :data:`dialect.MAX_ROWS` rows in one statement
+  (on PostgreSQL arrays may hold more).
 
 The steps are in modules of their own: ``queue_claims``, ``account_limits``, ``queue_outcomes``, ``queue_exchange``
 (a worker's round), ``queue_liveness``, ``queue_operation`` (what people do to it) and ``queue_view``; their names are
