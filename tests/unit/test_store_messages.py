@@ -13,6 +13,7 @@ from mailmill.errors import StorageFullError, StoreError
 from mailmill.model import Backlog, MessageMeta, Uid
 from mailmill.store import messages
 from mailmill.store.messages import Arrival, Cursor, StaleBatchError, WorkPlan
+from mailmill.store.tables import event
 from mailmill.uid_set import UidSet
 
 
@@ -23,8 +24,10 @@ async def store(data_dir: Path, database_url: str) -> AsyncIterator[Store]:
 
 
 async def everything(store: Store) -> dict[str, list[tuple[object, ...]]]:
-    tables = ("message", "place", "work", "event", "blob", "parked", "id_block")
-    found = {table: await store.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in tables[:-1]}
+    columns = dict.fromkeys(("message", "place", "work", "blob", "parked"), "*")
+    # Its number the sequencer gives, a moment later.
+    columns["event"] = ", ".join(column.name for column in event.c if column.name != "seq")
+    found = {table: await store.rows(f"SELECT {columns[table]} FROM {table} ORDER BY 1, 2, 3") for table in columns}
     return found | {"id_block": await store.rows("SELECT * FROM id_block"), "mailbox": await store.rows(
         "SELECT id, uid_validity, uid_next, messages, highest_mod_seq, uncovered FROM mailbox"
     )}  # fmt: skip
