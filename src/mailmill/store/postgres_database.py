@@ -32,7 +32,7 @@ from mailmill.store import postgres_link, stopped_sessions
 from mailmill.store.data_folder import LOCK_WAIT_SECONDS, FolderLock, lock_files, make_private_folder
 from mailmill.store.database import Database, InsertWatch, WakeName, uncut
 from mailmill.store.postgres_engine import SET_LOCAL, make_engine
-from mailmill.store.postgres_errors import DRIVER_ERRORS, opened, store_error
+from mailmill.store.postgres_errors import DRIVER_ERRORS, is_ending, opened, store_error
 from mailmill.store.postgres_link import Link
 from mailmill.store.postgres_schema import bring_to_head
 from mailmill.store.sequencer import Sequencer
@@ -257,6 +257,12 @@ async def _within_driver(connection: AsyncConnection, work: Awaitable[_Result]) 
         with contextlib.suppress(Exception):
             await connection.invalidate(error)
         raise store_error(error) from error
+    except DBAPIError as error:
+        # Until the driver has seen its end, it would be given to whoever asks next.
+        if is_ending(error):
+            with contextlib.suppress(Exception):
+                await connection.invalidate(error)
+        raise
 
 
 async def _connecting(work: Awaitable[_Result]) -> _Result:

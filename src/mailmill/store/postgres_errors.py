@@ -105,6 +105,12 @@ def opening_error(error: BaseException, key: str) -> StoreError | ConfigurationE
 URL_HINT = "use postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE, options as in a libpq connection URI"
 
 
+def is_ending(error: DBAPIError) -> bool:
+    """Whether the server has said its last word on this connection, or the driver takes it for ended."""
+    cause = _driver_error(error)
+    return (getattr(cause, "sqlstate", None) or "").startswith(("08", "57P")) or _is_cut(cause)
+
+
 def _is_cut(error: BaseException) -> bool:
     # Between the server's last word and the end of the connection nothing can be asked: the driver calls that its own
     # error.
