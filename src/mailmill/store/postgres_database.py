@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
@@ -242,10 +241,11 @@ async def _discard_old_plans(connection: AsyncConnection) -> None:
 
 def _doubt_plans(connection: AsyncConnection, took_seconds: float) -> None:
     """Have plans made anew soon where a transaction was slow: it may have been for a plan."""
-    if took_seconds < _SLOW_SECONDS or connection.sync_connection is None or connection.closed:
-        return
-    kept, soon = connection.sync_connection.info, _DOUBTED_PLANS_KEPT_SECONDS - _PLANS_KEPT_SECONDS
-    kept[_PLANS_SINCE] = min(kept.get(_PLANS_SINCE, math.inf), time.monotonic() + soon)
+    assert connection.sync_connection is not None
+    if took_seconds >= _SLOW_SECONDS:
+        kept = connection.sync_connection.info
+        due = time.monotonic() - _PLANS_KEPT_SECONDS + _DOUBTED_PLANS_KEPT_SECONDS
+        kept[_PLANS_SINCE] = min(kept.get(_PLANS_SINCE, due), due)
 
 
 async def _within_driver(connection: AsyncConnection, work: Awaitable[_Result]) -> _Result:
