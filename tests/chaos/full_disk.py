@@ -15,7 +15,6 @@ At the end everything calms down, and `history` judges what everybody wrote down
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -32,6 +31,7 @@ import httpx2
 
 from chaos import evidence, history, journal, orders, sqlite_store, trivial_processors
 from chaos.ballast import Ballast, ballast
+from chaos.configuration import DESTINATION, MASTER_KEY, configure
 from chaos.holders import told
 from chaos.journal import Journal
 from chaos.node import Node
@@ -42,7 +42,6 @@ from harness.small_disk import SmallDisk, small_disk
 from servers.dovecot import Dovecot
 from servers.webhook_receiver import WebhookReceiver
 
-DESTINATION = "hook"
 PROBE = "probe"
 ANY_MOMENT = "any moment"
 # Before a result is recorded, before the mail of a segment that is written is, and so on. In turn, in any order.
@@ -72,8 +71,6 @@ _TEMPORARY = 5
 _SPOOLED = 60
 _BIG_BYTES = 1_200_000
 _MOST_UNDELIVERED = 100
-_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
-_SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +183,7 @@ class FullDisk:
                 self.accounts[f"account{number}"] = user = self.dovecot.new_user()
                 await self.dovecot.add_messages(user, "INBOX", [heavy_mail(each) for each in range(1, _BACKLOG)])
             self.accounts[PROBE] = self.dovecot.new_user()
-            self._configure()
+            configure(self._node, self.dovecot, self.accounts, self._receiver.url)
             made = await self._command("db", "upgrade")
             assert made.code == 0, made.err
             await sqlite_store.count_results(self._disk)
@@ -198,40 +195,7 @@ class FullDisk:
                     self._strange.append(f"when all was over, the data folder was held by {told(left)}")
 
     def _environ(self) -> dict[str, str]:
-        return {"MAILMILL_KEY": _KEY, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-
-    def _configure(self) -> None:
-        accounts = "".join(
-            f"""
-[accounts.{account}]
-email = "{account}@example.org"
-username = "{user}"
-password = "{self.dovecot.password}"
-imap = {{ host = "{self.dovecot.host}", port = {self.dovecot.port}, tls = "none" }}
-"""
-            for account, user in self.accounts.items()
-        )
-        self._node.config.write_text(
-            f"""
-[service]
-data_dir = "{self._node.name}"
-listen = "127.0.0.1:0"
-log_format = "json"
-poll_interval_seconds = 2
-sweep_interval_seconds = 1
-verify_interval_seconds = 0
-[processors]
-enabled = []
-import = ["chaos.trivial_processors"]
-[destinations.{DESTINATION}]
-kind = "webhook"
-url = "{self._receiver.url}"
-secret = "{_SECRET}"
-allow_private = true
-{accounts}
-"""
-        )
-        self._node.config.chmod(0o600)
+        return {"MAILMILL_KEY": MASTER_KEY, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
 
     async def _command(self, *arguments: str) -> Any:
         return await mailmill(

@@ -12,7 +12,6 @@ At the end everything calms down, and `history` judges what everybody wrote down
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import random
 import signal
@@ -27,6 +26,7 @@ import asyncpg
 import httpx2
 
 from chaos import evidence, history, journal, orders, targets, trivial_processors
+from chaos.configuration import DESTINATION, MASTER_KEY, configure
 from chaos.holders import told
 from chaos.journal import Journal
 from chaos.node import Node
@@ -38,7 +38,6 @@ from servers.webhook_receiver import WebhookReceiver
 
 LEASE_SECONDS = 3.0
 ANY_MOMENT = "any moment"
-DESTINATION = "hook"
 # Where a node is frozen, and what it must then be refused. (What it does as the owner of an account is ended by its own
 # guard as soon as it wakes, or is refused.)
 LATE_WRITES = {"ran": "finish", "finish/unasked": "finish", "webhook/answered": "delivery"}
@@ -55,8 +54,6 @@ _LONG_SECONDS = 60.0
 # What a dead node held is taken back after half a minute, by whoever may have died in the meantime, too.
 _SETTLE_SECONDS = 150.0
 _LOOK_SECONDS = 0.05
-_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
-_SECRET = "whsec_" + base64.b64encode(bytes(32)).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +163,7 @@ class UnderFire:
         await connection.close()
         (self.folder / "clock").write_text("+0\n")
         for name in ("a", "b", "c"):
-            environ = {"MAILMILL_KEY": _KEY, **(jumping_clock(self.folder / "clock") if name == "c" else {})}
+            environ = {"MAILMILL_KEY": MASTER_KEY, **(jumping_clock(self.folder / "clock") if name == "c" else {})}
             self.nodes.append(Node(name, self.folder, environ))
         try:
             await asyncio.gather(*(node.open() for node in self.nodes))
@@ -197,40 +194,15 @@ class UnderFire:
         self._storm.create_task(self._clients.change(user))
 
     def _configure(self, node: Node) -> None:
-        accounts = "".join(
-            f"""
-[accounts.{account}]
-email = "{account}@example.org"
-username = "{user}"
-password = "{self.dovecot.password}"
-imap = {{ host = "{self.dovecot.host}", port = {self.dovecot.port}, tls = "none" }}
-"""
-            for account, user in self.accounts.items()
+        configure(
+            node,
+            self.dovecot,
+            self.accounts,
+            self._receiver.url,
+            database_url=self._url,
+            blob_url=(self.folder / "blobs").as_uri(),
+            lease_seconds=LEASE_SECONDS,
         )
-        node.config.write_text(
-            f"""
-[service]
-data_dir = "{node.name}"
-database_url = "{self._url}"
-blob_url = "{(self.folder / "blobs").as_uri()}"
-listen = "127.0.0.1:0"
-log_format = "json"
-lease_seconds = {LEASE_SECONDS}
-poll_interval_seconds = 2
-sweep_interval_seconds = 1
-verify_interval_seconds = 0
-[processors]
-enabled = []
-import = ["chaos.trivial_processors"]
-[destinations.{DESTINATION}]
-kind = "webhook"
-url = "{self._receiver.url}"
-secret = "{_SECRET}"
-allow_private = true
-{accounts}
-"""
-        )
-        node.config.chmod(0o600)
 
     async def _bear(self, node: Node) -> None:
         await node.begin()
