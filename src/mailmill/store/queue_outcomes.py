@@ -89,8 +89,8 @@ def finish_within(
 ) -> FinishReport:
     """Record what became of claims, as far as they are still this worker's. ``now`` is when, as recorded.
 
-    On PostgreSQL all of it is one statement (`queue_recording`) where nothing failed or is announced and no message has
-    other work. Otherwise, in this order:
+    On PostgreSQL what is done is recorded and told of by one statement (`queue_recording`) where nothing is announced
+    and no message has other work. Otherwise, in this order:
 
     1. PostgreSQL: messages that have work besides what is done here are locked, before their work as everywhere.
     2. DELETE of the work rows that are done, under the fence: what goes is what counts from here on.
