@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.fake_imap import CONDSTORE, QRESYNC, Act, Answer, Client, FakeImap
+from harness.fake_imap import CONDSTORE, PLAIN, QRESYNC, Act, Answer, Client, FakeImap
 from harness.fake_imap_faults import altered, refused, replaced
 from harness.fake_mailbox import FakeMailbox
 from harness.on_fake_imap import (
@@ -419,6 +419,54 @@ async def test_new_mail_is_pushed_from_a_mailbox_that_does_not_add_up(data_dir: 
         server.inbox.add(raw(2))
         await account.wait_for(arrived(2))
         assert len(account.connections) == 1
+
+
+@pytest.mark.parametrize("capabilities", [PLAIN, CONDSTORE], ids=["plain", "condstore"])
+async def test_new_mail_that_goes_at_once_hides_no_expunge(capabilities: str, data_dir: Path) -> None:
+    """Without QRESYNC only the count tells of an expunge: it must be of the same moment as what was listed."""
+    async with (
+        FakeImap(capabilities=capabilities) as server,
+        account_on(server, data_dir, running=False) as account,
+    ):
+        server.inbox.add(raw(1), raw(2), raw(3))
+        await one_pass(account)
+
+        async def go_at_once(client: Client, _command: Command, answer: Answer) -> None:
+            server.inbox.expunge(4)
+            await client.send([*client.news(), answer[-1]])
+
+        server.fault(METADATA, go_at_once)
+        server.inbox.expunge(1)
+        server.inbox.add(raw(4))
+        assert (await one_pass(account)).expunged == 1
+        await check(server, data_dir)
+
+
+async def test_mail_comes_and_goes_while_a_mailbox_is_listed(data_dir: Path) -> None:
+    """A server lists what is there, then tells what went and what came: as many as before, and one fewer listed."""
+    async with (
+        FakeImap(capabilities=PLAIN) as server,
+        account_on(server, data_dir, running=False) as account,
+    ):
+        server.inbox.add(raw(1), raw(2), raw(3))
+        await one_pass(account)
+        listings = 0
+
+        async def never_rest(client: Client, _command: Command, answer: Answer) -> None:
+            nonlocal listings
+            listings += 1
+            server.inbox.expunge(min(server.inbox.messages))
+            there = b"* SEARCH" + b"".join(b" %d" % uid for uid in server.inbox.messages) + b"\r\n"
+            server.inbox.add(raw(100 + listings))
+            await client.send([there, *client.news(), answer[-1]])
+
+        server.fault(rb"UID SEARCH ALL", never_rest, times=None)
+        server.inbox.expunge(1)
+        report = await one_pass(account)
+        assert (report.expunged, listings) == (2, 1)
+        server.heal()
+        await one_pass(account)
+        await check(server, data_dir)
 
 
 # -- 6: batches -------------------------------------------------------------------------------------------------------

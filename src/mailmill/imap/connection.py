@@ -195,6 +195,11 @@ class ImapConnection:
         return self._dialogue.session.exists
 
     @property
+    def arrived(self) -> int:
+        """Grows by each message that the server tells has come to the selected mailbox: for comparing two looks."""
+        return self._dialogue.session.arrived
+
+    @property
     def busy(self) -> bool:
         """Whether an exchange other than IDLE is under way: its answer is not read to the end."""
         return self._dialogue.busy

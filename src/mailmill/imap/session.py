@@ -129,6 +129,7 @@ class Session:
         self.listener: Callable[[Response], None] | None = None
         self._must_start_tls = must_start_tls
         self._exists: int | None = None
+        self._arrived = 0
         self._pending: deque[Exchange] = deque()
         self._tags = 0
 
@@ -216,6 +217,11 @@ class Session:
         """How many messages the selected mailbox has by all that was said; sequence numbers stay in here."""
         return self._exists
 
+    @property
+    def arrived(self) -> int:
+        """By how much `exists` has grown, all growths of the connection together; expunges take nothing from it."""
+        return self._arrived
+
     def _greet(self, event: Response) -> None:
         if not isinstance(event, Status) or event.status not in ("OK", "PREAUTH", "BYE"):
             raise ProtocolError("the server did not greet as an IMAP server does", hint="is this the IMAP port?")
@@ -242,6 +248,7 @@ class Session:
             case Exists(count):
                 self._tell_of_the_left_mailbox()
                 news = count != self._exists
+                self._arrived += max(0, count - (self._exists or 0))
                 self._exists = count
                 return news
             case Expunge():

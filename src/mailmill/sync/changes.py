@@ -72,6 +72,7 @@ async def find_changes(
     """
     now = context.clock()
     cursor = row.cursor
+    arrived = connection.arrived
     sweep_due = now - cursor.flags_swept_at >= context.limits.flag_sweep_seconds
     plan = plan_mailbox(cursor, status, tier_of(connection.features), sweep_due=sweep_due)
     living = await context.holdings.living(row, status.uid_validity)
@@ -81,8 +82,10 @@ async def find_changes(
     listed = listed - held
     gone = await _confirm_gone(connection, known.vanished & held)
     doubt: ContradictionError | None = None
-    if plan.enumerate or len(held) - len(gone) + len(listed) != status.messages:
-        # The arithmetic does not come out: a shortfall, an expunge that nobody told, a server that miscounts.
+    counted = status.messages if connection.exists is None else _lasting(connection, arrived)
+    if plan.enumerate or len(held) - len(gone) + len(listed) != counted:
+        # The arithmetic does not come out: a shortfall, an expunge that nobody told, a server that miscounts. The count
+        # is of now: what SELECT counted and is gone before it is listed would make up for as many held that are gone.
         # Only a full listing can tell, and only an exact search makes an absence a deletion.
         everything, doubt = await _everything(connection)
         listed = listed | (everything - held)
@@ -221,15 +224,22 @@ async def _everything(connection: ImapConnection) -> tuple[UidSet, Contradiction
     for attempt in range(_LISTINGS):
         if attempt:
             await connection.noop()
+        arrived = connection.arrived
         everything = await connection.search()
         exists = connection.exists or 0
-        if exists <= len(everything) <= exists + _MOST_UNTOLD:
+        # What came while the server searched, and is told at the end of its answer, need not be in what it lists.
+        if _lasting(connection, arrived) <= len(everything) <= exists + _MOST_UNTOLD:
             return everything, None
     doubt = ContradictionError(
         f"the server says there are {connection.exists} messages and lists {len(everything)}",
         hint="new mail is stored all the same; what is gone cannot be told until the server is repaired",
     )
     return everything if len(everything) < exists else UidSet(), doubt
+
+
+def _lasting(connection: ImapConnection, arrived: int) -> int:
+    """How many of the messages that were there at the count ``arrived`` still are, by what the server told since."""
+    return (connection.exists or 0) - (connection.arrived - arrived)
 
 
 async def _confirm_gone(connection: ImapConnection, candidates: UidSet) -> UidSet:
