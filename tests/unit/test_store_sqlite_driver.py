@@ -162,3 +162,53 @@ async def test_a_read_that_is_cancelled_leaves_no_snapshot_and_no_thread_behind(
     finally:
         await database.close()
     assert threading.active_count() <= threads
+
+
+async def test_a_statement_whose_caller_is_gone_is_over_when_the_database_is_closed(tmp_path: Path):
+    """Else its thread would tell of its end to a loop that is closed, and hold the file of a folder given back."""
+    database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/db", data_dir=tmp_path)
+    loop = asyncio.get_running_loop()
+    begun, end = asyncio.Event(), threading.Event()
+    threads = []
+
+    def hold() -> int:
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(begun.set)
+        end.wait(10)
+        return 1
+
+    async def read() -> None:
+        async with database.read() as reader:
+            raw = await reader.get_raw_connection()
+            assert isinstance(raw.driver_connection, sqlite_driver.Connection)
+            await raw.driver_connection.create_function("hold", 0, hold)
+            await reader.execute(text("SELECT hold()"))
+
+    reading = asyncio.create_task(read())
+    await begun.wait()
+    # The first waits for the statement; who is cancelled once more does not.
+    while not reading.done():
+        reading.cancel()
+        await asyncio.sleep(0)
+    later = threading.Timer(0.3, end.set)
+    later.start()
+    await database.close()
+    assert end.is_set()
+    assert [thread.is_alive() for thread in threads] == [False]
+    await asyncio.to_thread(later.join)
+
+
+async def test_a_close_that_is_cancelled_gives_the_folder_back_all_the_same(tmp_path: Path):
+    for steps in range(0, 40, 3):
+        database = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/db", data_dir=tmp_path)
+        async with database.read() as reader:
+            await reader.execute(text("SELECT 1"))
+        closing = asyncio.create_task(database.close())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait((closing,))
+        if closing.cancelled() and steps == 0:
+            await database.close()  # it had not begun
+    reopened = await Database.open(f"sqlite+aiosqlite:///{tmp_path}/db", data_dir=tmp_path, lock_wait_seconds=0)
+    await reopened.close()

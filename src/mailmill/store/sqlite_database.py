@@ -56,8 +56,11 @@ class SqliteDatabase(Database):
 
     alone = True
 
-    def __init__(self, writer: AsyncEngine, readers: AsyncEngine, lock: FolderLock) -> None:
+    def __init__(
+        self, writer: AsyncEngine, readers: AsyncEngine, lock: FolderLock, threads: sqlite_driver.Threads
+    ) -> None:
         super().__init__()
+        self._threads = threads
         self._writer = writer
         self._readers = readers
         self._folder_lock = lock
@@ -78,7 +81,8 @@ class SqliteDatabase(Database):
         """`Database.open` for ``sqlite+aiosqlite:///PATH``."""
         path, locks = await asyncio.to_thread(_find_place, url, data_dir)
         lock = await lock_files(locks, wait_seconds=lock_wait_seconds)
-        database = cls(*await asyncio.to_thread(_prepare, path, lock, readers, stays), lock)
+        threads = sqlite_driver.Threads()
+        database = cls(*await asyncio.to_thread(_prepare, path, lock, readers, stays, threads), lock, threads)
         try:
             # The writer connects first: it turns WAL on, which a reader cannot.
             async with database.write():
@@ -153,13 +157,17 @@ class SqliteDatabase(Database):
 
     async def close(self) -> None:
         async with self._turn:
-            await self._readers.dispose()
-            kept, self._kept = self._kept, None
-            if kept is not None:
-                await uncut(kept.close())
-            # The writer last: SQLite then folds the WAL into the database file.
-            await self._writer.dispose()
-            self._folder_lock.release()
+            await uncut(self._close())
+
+    async def _close(self) -> None:
+        await self._readers.dispose()
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            await kept.close()
+        # The writer last: SQLite then folds the WAL into the database file.
+        await self._writer.dispose()
+        await sqlite_driver.ended(self._threads)
+        self._folder_lock.release()
 
 
 class _UncutConnection(AsyncConnection):
@@ -249,7 +257,9 @@ def _find_place(url: str, data_dir: Path) -> tuple[Path, list[Path]]:
     return path, locks
 
 
-def _prepare(path: Path, lock: FolderLock, readers: int, stays: bool) -> tuple[AsyncEngine, AsyncEngine]:
+def _prepare(
+    path: Path, lock: FolderLock, readers: int, stays: bool, threads: sqlite_driver.Threads
+) -> tuple[AsyncEngine, AsyncEngine]:
     """All that blocks: files, migrations, engines (which do not connect yet). Gives up the lock where it fails: here,
     since a caller that is cancelled would do so while the migrations run.
     """
@@ -263,8 +273,8 @@ def _prepare(path: Path, lock: FolderLock, readers: int, stays: bool) -> tuple[A
             "sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"}
         )
         return (
-            _sqlite_engine(writing, pool_size=1, begin=_BEGIN_WRITING, pragmas=_WRITER_PRAGMAS, visited=True),
-            _sqlite_engine(reading, pool_size=readers, begin="BEGIN", pragmas=_READER_PRAGMAS),
+            _sqlite_engine(writing, threads, pool_size=1, begin=_BEGIN_WRITING, pragmas=_WRITER_PRAGMAS, visited=True),
+            _sqlite_engine(reading, threads, pool_size=readers, begin="BEGIN", pragmas=_READER_PRAGMAS),
         )
     except sqlite3.Error as error:
         lock.release()
@@ -287,7 +297,13 @@ _READER_PRAGMAS = ("PRAGMA cache_size=-4000", "PRAGMA temp_store=MEMORY")
 
 
 def _sqlite_engine(
-    url: URL, *, pool_size: int, begin: str, pragmas: Sequence[str], visited: bool = False
+    url: URL,
+    threads: sqlite_driver.Threads,
+    *,
+    pool_size: int,
+    begin: str,
+    pragmas: Sequence[str],
+    visited: bool = False,
 ) -> AsyncEngine:
     engine = create_async_engine(
         url,
@@ -298,7 +314,7 @@ def _sqlite_engine(
         connect_args={
             "isolation_level": None,
             "timeout": _BUSY_TIMEOUT_SECONDS,
-            "async_creator_fn": sqlite_driver.connect,
+            "async_creator_fn": partial(sqlite_driver.connect, threads),
         },
     )
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,6 +26,12 @@ from sqlalchemy.pool import StaticPool
 from mailmill.store import driver_cursor
 
 _Result = TypeVar("_Result")
+
+# The threads of connections, as long as anybody knows them.
+Threads = weakref.WeakSet[threading.Thread]
+
+# Longer than a statement of ours that reads takes.
+_ENDING_SECONDS = 5.0
 
 _ROLLED_BACK = "the transaction was rolled back by an error before"
 
@@ -194,12 +203,25 @@ class Cursor:
         return self
 
 
-def connect(database: str, **options: Any) -> Connection:
+def connect(threads: Threads, database: str, **options: Any) -> Connection:
     """As `aiosqlite.connect`: ``options`` are those of `sqlite3.connect`. To be awaited."""
     connection = Connection(partial(sqlite3.connect, database, **options), iter_chunk_size=64)
     # A process that is cut at its stop must not wait for it.
     connection._thread.daemon = True
+    threads.add(connection._thread)
     return connection
+
+
+async def ended(threads: Threads) -> None:
+    """Wait until these have ended, of connections that are closed or given up, as long as is reasonable.
+
+    One whose caller was cancelled is given up and still at its statement: it has the file open, and would tell of its
+    end to a loop that may be closed by then.
+    """
+    began = time.monotonic()
+    for thread in tuple(threads):
+        if thread.is_alive():
+            await asyncio.to_thread(thread.join, max(0.0, began + _ENDING_SECONDS - time.monotonic()))
 
 
 def _one_visit(
