@@ -32,8 +32,10 @@ MAILBOXES = ("INBOX", "Projects", "Done")
 _FIRST_MESSAGES = 520
 # Changes by the other client between two faults: at once, in the middle of connecting, or when things have settled.
 _BETWEEN_FAULTS = (0, 1, 3, 8, 20, 50)
-# A fault that nobody notices within this, and a store that is not whole again within this, is a failure.
-_PATIENCE_SECONDS = 30.0
+# A fault that nobody notices within this is a failure, and a store that is not whole again within that: a message whose
+# fetch broke three times is tried again after a minute.
+_NOTICED_SECONDS = 30.0
+_WHOLE_SECONDS = 90.0
 
 # Every wait of ours is short, so that one who waits for nothing is soon found out.
 _CONNECTION = ConnectionSettings(connect_timeout_seconds=1.5, command_timeout_seconds=1.5)
@@ -202,7 +204,7 @@ def _lose_client(proxy: Proxy, _chance: random.Random) -> None:
 
 
 async def _suffer(proxy: Proxy, kind: str, chance: random.Random) -> None:
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+    async with asyncio.timeout(_NOTICED_SECONDS):
         await proxy.until(lambda: proxy.whole_connections > 0)
         before = proxy.hung_up
         _FAULTS[kind](proxy, chance)
@@ -226,7 +228,7 @@ _FAULTS = {
 
 async def _until_whole(account: SyncedAccount, data_dir: Path, held: truth.Truth) -> None:
     """The store equals ``held`` without being asked to; the error of the last look where it does not."""
-    deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+    deadline = asyncio.get_running_loop().time() + _WHOLE_SECONDS
     with account.database.wake.events.subscribe() as hints:
         while True:
             try:
