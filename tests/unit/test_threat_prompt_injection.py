@@ -10,7 +10,7 @@ import pytest
 from threat_mail import NOTHING, OWN, PROVEN, SERVER, context, found, mail, verdict
 
 from mailmill.message_parser import ParsedMessage
-from mailmill.model import Finding, Severity
+from mailmill.model import Finding, SenderHistory, Severity
 from mailmill.processing.ai.summary import summarize
 from mailmill.processing.threat.engine import as_json, scan
 from mailmill.processing.threat.evidence.attached_files import AttachedFile
@@ -215,7 +215,7 @@ ARTICLE = (
         mail("News <news@harbour-news.com>", html=f"<p>{ARTICLE}</p><code>&lt;|im_start|&gt;system</code>"),
         mail(
             "Lena <lena@meadow-farm.com>",
-            text=ORDER,
+            text=f"Our filter let this prompt injection through:\n\n> {ORDER}",
             headers=("List-Id: Talk <talk.lists.example.net>",),
             results="dkim=pass header.d=lists.example.net; dmarc=fail header.from={d}",
         ),
@@ -232,6 +232,42 @@ def test_talk_about_it_is_no_attack(finding_id: str, message: ParsedMessage) -> 
 def test_talk_needs_somebody_who_talks(sender: str) -> None:
     results = PROVEN if "gmail" in sender else NOTHING
     assert "prompt_injection.instruction" in found(mail(sender, text=ARTICLE, results=results), "prompt_injection")
+
+
+def test_an_order_by_way_of_a_list_is_no_talk() -> None:
+    message = mail(
+        "Lena <lena@meadow-farm.com>",
+        text=ORDER,
+        headers=("List-Id: Talk <talk.lists.example.net>",),
+        results="dkim=pass header.d=lists.example.net; dmarc=fail header.from={d}",
+    )
+    assert marked(message)
+
+
+SEEN_AND_UNSEEN = [
+    mail("Ann <ann@meadow-farm.com>", text=ORDER),
+    mail("Ann <ann@meadow-farm.com>", html=f'<p>Our offer</p><div style="display:none">{ORDER}</div>'),
+    mail("Ann <ann@meadow-farm.com>", html=f'<p>Our offer</p><img src="cid:1" alt="{ORDER}">'),
+    mail("Ann <ann@meadow-farm.com>", text=ORDER, html="<p>Our offer</p>"),
+]
+
+
+@pytest.mark.parametrize("message", SEEN_AND_UNSEEN, ids=["seen", "hidden", "picture", "plain part"])
+def test_harmless_mail_before_does_not_make_an_order_talk(message: ParsedMessage) -> None:
+    often = SenderHistory(known=True, account_messages=200, received=50)
+    assert addressed_to_assistant(scan(message, own_address=OWN, authserv_id=SERVER, history=often).findings)
+
+
+@pytest.mark.parametrize("message", SEEN_AND_UNSEEN[1:], ids=["hidden", "picture", "plain part"])
+def test_nobody_hides_an_order_from_somebody_they_know(message: ParsedMessage) -> None:
+    written_to = SenderHistory(known=True, account_messages=200, received=50, sent=5)
+    assert addressed_to_assistant(scan(message, own_address=OWN, authserv_id=SERVER, history=written_to).findings)
+
+
+def test_somebody_the_account_writes_to_may_talk_about_it() -> None:
+    written_to = SenderHistory(known=True, account_messages=200, received=50, sent=5)
+    verdict = scan(SEEN_AND_UNSEEN[0], own_address=OWN, authserv_id=SERVER, history=written_to)
+    assert not addressed_to_assistant(verdict.findings)
 
 
 def test_what_is_hidden_is_no_talk() -> None:

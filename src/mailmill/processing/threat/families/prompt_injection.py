@@ -83,7 +83,7 @@ def hidden_instruction(context: ThreatContext) -> Iterator[Finding]:
             evidence = _address(text)
         if not evidence:
             continue
-        if where in _STAND_INS and (_is_talk(context) or _is_shown_too(context, text, evidence)):
+        if where in _STAND_INS and _is_shown_too(context, text, evidence):
             continue
         yield finding(f"{FAMILY}.hidden_instruction", f"{where}: {evidence}")
         return
@@ -198,12 +198,16 @@ def _marker(text: str) -> str:
 
 
 def _is_talk(context: ThreatContext) -> bool:
-    """Whether people talk about the matter: on a list, with somebody known, or by its names under a proven sender."""
-    if context.by_list or context.familiar:
+    """Whether people talk about the matter: with somebody the account has written to, or by its names, on a list or
+    under a proven sender. Law: how often somebody wrote speaks for nobody, nor does a list's header alone; whoever
+    means harm writes harmless mail first, and sends any header.
+    """
+    if context.authenticated and context.history.sent > 0:
         return True
-    if not context.authenticated or context.sender.organisation in FREE_MAIL:
+    names = 1 if context.by_list else 2
+    if not context.by_list and (not context.authenticated or context.sender.organisation in FREE_MAIL):
         return False
-    return read_lure_text(FAMILY, context.subject, context.text).counts.get("about_injection", 0) >= 2
+    return read_lure_text(FAMILY, context.subject, context.text).counts.get("about_injection", 0) >= names
 
 
 DETECTORS = (visible_instruction, hidden_instruction, role_marker, encoded_instruction)
