@@ -13,13 +13,14 @@ import asyncio
 import itertools
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from mailmill.store.blobs import ORPHAN_SECONDS, BlobStore
 from mailmill.store.database import Database
 
 _NAMED_IN = "database-of-this-test"
@@ -51,6 +52,11 @@ def put_into(folder: Path, url: str) -> None:
 async def open_database(folder: Path) -> Database:
     """The store in ``folder``, as the code under test opens it."""
     return await Database.open(await asyncio.to_thread(database_url, folder), data_dir=folder)
+
+
+async def collected(blobs: BlobStore, named: Collection[str], older_than_seconds: float = ORPHAN_SECONDS) -> int:
+    """How many segments go where the database names these."""
+    return await blobs.collect_orphans(named, await blobs.orphan_limit(older_than_seconds))
 
 
 def database_url(folder: Path) -> str:

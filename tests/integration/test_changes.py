@@ -231,6 +231,21 @@ async def test_the_api_of_a_running_service(config: Path, other: OtherClient, tm
         assert (await running.stop()) == 0
 
 
+@pytest.mark.both_databases
+async def test_an_upload_of_bytes_whose_copy_is_lost(config: Path, other: OtherClient, tmp_path: Path) -> None:
+    """The mail server is sent what was asked for, and the message that had the same bytes can be read again."""
+    async with service(config, tmp_path / "data" / "mailmill.sock") as running:
+        await running.post("/v1/sync")
+        for segment in (tmp_path / "data" / "blobs" / "segments").glob("*/*.seg"):
+            segment.unlink()
+        status, uploaded = await change(running, "POST", "/messages?path=Trash", content=raw(1))
+        assert (status, uploaded["state"]) == (200, "done")
+        assert [content for _, content in (await other.truth())["Trash"].values()] == [raw(1)]
+        ids = {each["subject"]: each["id"] for each in (await running.get("/v1/messages"))["messages"]}
+        answer = await running.http.get(f"/v1/account/work/message/{ids['number 1']}/source")
+        assert (answer.status_code, answer.content) == (200, raw(1))
+
+
 async def test_what_waits_for_the_server_is_answered_so(start_dovecot: Callable[..., Any], tmp_path: Path) -> None:
     own = await start_dovecot()
     user = own.new_user()

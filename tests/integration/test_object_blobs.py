@@ -37,6 +37,7 @@ from mailmill.store.tables import result, work
 from mailmill.store.verify_reads import StoredContent, find_faults
 from servers.proxy import Proxy
 from servers.s3 import IMPATIENT, S3, SECRET_ACCESS_KEY
+from servers.s3_answers import S3Answers
 from unit.work_rows import add_account, add_mail, new_work
 
 # Enough for a slow machine; what is not meant to time out has all of it.
@@ -156,7 +157,8 @@ async def test_a_store_that_falls_silent_is_not_waited_for(
         store.put_batch([b"more"]),
         store.put_batch([spooled]),
         store.get(ref),
-        store.collect_orphans({ref.segment}),
+        store.orphan_limit(),
+        store.collect_orphans({ref.segment}, 0.0),
     ]
     for error in await asyncio.gather(*asked, return_exceptions=True):
         assert type(error) is StorageUnavailableError
@@ -176,7 +178,12 @@ async def test_nobody_listens(s3: S3, proxy: Proxy, through: Opened) -> None:
     [ref] = await store.put_batch([b"content"])
     proxy.refusing = True
     proxy.cut()
-    for asked in (store.put_batch([b"more"]), store.get(ref), store.collect_orphans(set())):
+    for asked in (
+        store.put_batch([b"more"]),
+        store.get(ref),
+        store.orphan_limit(),
+        store.collect_orphans(set(), 0.0),
+    ):
         with pytest.raises(StorageUnavailableError, match=f"at http://{s3.host}:{proxy.port}") as error:
             await asked
         assert type(error.value) is StorageUnavailableError
@@ -210,7 +217,7 @@ async def test_a_missing_bucket_is_named(s3: S3) -> None:
         store.put_batch([b"content"]),
         store.put_batch([BIG]),
         store.get(somewhere),
-        store.collect_orphans(set()),
+        store.orphan_limit(),
     ):
         with pytest.raises(StorageRefusedError, match="'nowhere'") as error:
             await asked
@@ -223,7 +230,7 @@ async def test_denied_credentials_are_told_from_an_outage(start_s3: Callable[[],
     store = BlobStore(ObjectSegments(server.location(bucket), IMPATIENT))
     [ref] = await store.put_batch([b"content"])
     await server.deny()
-    for asked in (store.put_batch([b"more"]), store.get(ref), store.collect_orphans(set())):
+    for asked in (store.put_batch([b"more"]), store.get(ref), store.orphan_limit()):
         with pytest.raises(StorageRefusedError, match="refuses the credentials") as error:
             await asked
         assert "blob_secret_access_key" in error.value.hint
@@ -307,9 +314,82 @@ async def test_more_orphans_than_one_answer_lists(s3: S3, bucket: str) -> None:
     for start in range(0, len(names), 50):
         await asyncio.gather(*(s3.overwrite(bucket, name, b"x") for name in names[start : start + 50]))
     kept = {name.removeprefix("some/prefix/segments/") for name in names[::100]}
-    assert await store.collect_orphans(kept, older_than_seconds=-5) == 1200 - len(kept)
+    assert await stores.collected(store, kept, -5) == 1200 - len(kept)
     left = [key.removeprefix("some/prefix/segments/") for key in await s3.keys(bucket) if key.endswith(".seg")]
     assert set(left) == kept
+
+
+# -- answers that contradict each other ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def answers(s3: S3) -> AsyncIterator[S3Answers]:
+    async with S3Answers(s3.host, s3.port) as running:
+        yield running
+
+
+@pytest.fixture
+def answered(s3: S3, answers: S3Answers, bucket: str) -> BlobStore:
+    limits = replace(PATIENT, longest_pause_seconds=0.01)
+    return BlobStore(ObjectSegments(s3.location(bucket, port=answers.port), limits))
+
+
+@pytest.mark.parametrize("content", [b"content", b""])
+async def test_a_put_that_met_another_is_put_again(
+    s3: S3, answers: S3Answers, bucket: str, answered: BlobStore, content: bytes
+) -> None:
+    answers.give(r"PUT .*\.seg", 409, "ConditionalRequestConflict", times=2)
+    [ref] = await answered.put_batch([content])
+    assert len(answers.given) == 2
+    assert await s3.read(bucket, f"some/prefix/segments/{ref.segment}") == content
+
+
+async def test_a_conflict_without_end_is_the_stores_trouble(answers: S3Answers, answered: BlobStore) -> None:
+    answers.give(r"PUT .*\.seg", 409, "ConditionalRequestConflict", times=None)
+    with pytest.raises(StorageUnavailableError, match="is not there") as error:
+        await answered.put_batch([b"content"])
+    assert type(error.value) is StorageUnavailableError
+    assert 1 < len(answers.given) < 10
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [(r"PUT .*\.seg(\?.*)?$", "NoSuchKey"), (r"PUT .*partNumber=", "NoSuchUpload"), (r"HEAD .*\.seg", "NoSuchKey")],
+)
+async def test_a_404_is_no_missing_bucket(answers: S3Answers, answered: BlobStore, request_: str, code: str) -> None:
+    """A bucket that is there when it is looked at."""
+    content = BIG if code == "NoSuchUpload" or request_.startswith("HEAD") else b"content"
+    answers.give(request_, 404, code, times=None)
+    with pytest.raises(StorageUnavailableError) as error:
+        await answered.put_batch([content])
+    assert type(error.value) is StorageUnavailableError
+    assert answers.given
+
+
+@pytest.mark.parametrize("request_", [r"PUT .*\.seg", r"HEAD .*\.seg"])
+async def test_a_404_that_passes_is_waited_out(answers: S3Answers, answered: BlobStore, request_: str) -> None:
+    content = BIG if request_.startswith("HEAD") else b"content"
+    answers.give(request_, 404, "NoSuchKey")
+    [ref] = await answered.put_batch([content])
+    assert await answered.get(ref) == content
+    assert len(answers.given) == 1
+
+
+ASKED: dict[str, Callable[[BlobStore, BlobRef], Awaitable[Any]]] = {
+    r"GET .*\.seg": lambda store, ref: store.get(ref),
+    r"PUT .*partNumber=": lambda store, _: store.put_batch([BIG]),
+    r"HEAD .*\.seg": lambda store, _: store.put_batch([BIG]),
+    r"PUT .*mailmill-clock": lambda store, _: store.orphan_limit(),
+}
+
+
+@pytest.mark.parametrize("request_", list(ASKED))
+async def test_a_conflict_where_nothing_was_conditional(answers: S3Answers, answered: BlobStore, request_: str) -> None:
+    """Says nothing of what is there."""
+    [ref] = await answered.put_batch([b"content"])
+    answers.give(request_, 409, "OperationAborted", times=None)
+    with pytest.raises(StorageUnavailableError, match="409"):
+        await ASKED[request_](answered, ref)
 
 
 # -- who depends on it ------------------------------------------------------------------------------------------------

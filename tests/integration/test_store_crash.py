@@ -57,7 +57,7 @@ async def look(data_dir: Path, expected: int) -> None:
         assert told == Counter(line.message.id for line in page.messages)
         for line in page.messages:
             assert await blobs.get(line.message.blob) == raw(int(line.message.subject))
-        await blobs.collect_orphans(segments, older_than_seconds=-1)
+        await stores.collected(blobs, segments, -1)
         files = await asyncio.to_thread(lambda: {f"{p.parent.name}/{p.name}" for p in data_dir.glob("segments/*/*")})
         assert files == segments
     finally:

@@ -167,6 +167,38 @@ def sequencer() -> None:
     event_log.position_column = position_column
 
 
+def work_since() -> None:
+    """Raw bytes expire by what was seen of their work before the message was locked."""
+    from mailmill.store import retention
+
+    async def without_work(connection: AsyncConnection, locked: Sequence[int]) -> list[int]:
+        return list(locked)
+
+    retention._without_work = without_work
+
+
+def needed_since() -> None:
+    """A blob is forgotten by what was seen of its messages before it was locked."""
+    from sqlalchemy import delete
+
+    from mailmill.store import blob_references
+    from mailmill.store.tables import blob
+
+    blob_references._forgetting = lambda locked: delete(blob).where(blob.c.sha256.in_(locked))
+
+
+def clock_before_names() -> None:
+    """How old a segment is goes by the time at which orphans are removed."""
+    from mailmill.store.blobs import BlobStore
+
+    remove = BlobStore.collect_orphans
+
+    async def collect_orphans(self: BlobStore, referenced: Collection[str], written_before: float) -> int:
+        return await remove(self, referenced, await self.orphan_limit())
+
+    BlobStore.collect_orphans = collect_orphans
+
+
 def segment_sync() -> None:
     """Raw messages are not on the disk yet when the transaction that names them commits."""
     from unittest import mock
@@ -240,6 +272,20 @@ TWINS: Final[Mapping[str, Twin]] = {
     "epoch": Twin(epoch, (f"{_NODES}test_who_has_it_again_is_another_owner", _NODES_MODEL)),
     "sequencer": Twin(
         sequencer, ("tests/property/test_event_order_laws.py::test_a_reader_sees_each_committed_event_once",)
+    ),
+    "work_since": Twin(
+        work_since,
+        ("tests/unit/test_retention_interleavings.py::test_bytes_that_work_came_to_need_since_the_snapshot_are_kept",),
+    ),
+    "needed_since": Twin(
+        needed_since,
+        (
+            "tests/unit/test_retention_interleavings.py::test_a_blob_that_a_message_came_to_need_since_the_snapshot_is_kept",
+        ),
+    ),
+    "clock_before_names": Twin(
+        clock_before_names,
+        ("tests/unit/test_housekeeping.py::test_mail_that_came_since_the_names_were_read_stays_when_the_clock_jumps",),
     ),
     "segment_sync": Twin(
         segment_sync, ("tests/unit/test_store_blobs.py::test_bytes_and_folders_are_synced_before_the_answer",)

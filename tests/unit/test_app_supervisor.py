@@ -338,7 +338,7 @@ async def test_housekeeping_outlives_whatever_happens(settings: Settings, monkey
     problems = [OSError("disk"), StoreError("store"), RuntimeError("unforeseen")]
     went_on = asyncio.Event()
 
-    async def collect(_referenced: Any, **_: Any) -> int:
+    async def collect(_referenced: Any, _written_before: float) -> int:
         if problems:
             raise problems.pop()
         went_on.set()

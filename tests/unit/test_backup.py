@@ -7,23 +7,21 @@ import json
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from store_mail import NOW, Store, arrival, new_store, open_database
+from store_in_use import Opened, opened, quiet, settings_of
+from store_mail import NOW
 
 from mailmill import programs
 from mailmill.app import housekeeping, restoring
-from mailmill.app.maintenance import Maintenance
 from mailmill.errors import ConflictError, InvalidRequestError, StoreError, StoreInUseError
-from mailmill.model import Backlog
 from mailmill.settings import Settings
 from mailmill.settings.models import ServiceSettings
 from mailmill.store import (
@@ -36,60 +34,13 @@ from mailmill.store import (
     postgres_dump,
     postgres_link,
     postgres_schema,
+    putting_back,
 )
-from mailmill.store.blobs import BlobStore
-from mailmill.store.messages import Arrival, StoredContent, WorkPlan
+from mailmill.store.backup_manifest import read_manifest
 from mailmill.store.postgres_database import PostgresDatabase
 from mailmill.store.tables import blob, delivery, message, place
 from servers.ports import free_ports
 from servers.postgres import Postgres
-
-NO_WORK = WorkPlan((), Backlog.PROCESS)
-
-
-@dataclass(slots=True)
-class Opened:
-    """A store that is in use."""
-
-    settings: Settings
-    store: Store
-    blobs: BlobStore
-    maintenance: Maintenance
-
-    async def put(self, *contents: str, first_uid: int = 1) -> None:
-        refs = await self.blobs.put_batch([content.encode() for content in contents])
-        arrivals: list[Arrival] = [
-            replace(arrival(uid, content), content=StoredContent(ref, subject=content))
-            for uid, (content, ref) in enumerate(zip(contents, refs, strict=True), first_uid)
-        ]
-        await self.store.apply(arrivals, work=NO_WORK)
-
-    async def raw(self, message_id: int) -> bytes:
-        async with self.store.database.read() as connection:
-            return await self.blobs.get((await messages.get_message(connection, message_id)).blob)
-
-    async def segments(self) -> list[Path]:
-        folder = self.blobs.segments_folder
-        assert folder is not None
-        return await asyncio.to_thread(lambda: sorted(folder.glob("*/*.seg")))
-
-
-def settings_of(data_dir: Path, url: str = "") -> Settings:
-    url = url or f"sqlite+aiosqlite:///{data_dir / 'mailmill.db'}"
-    return Settings(service=ServiceSettings(data_dir=data_dir, database_url=SecretStr(url)))
-
-
-@asynccontextmanager
-async def opened(settings: Settings, *, new: bool = True) -> AsyncIterator[Opened]:
-    data_dir = settings.service.data_dir
-    async with open_database(data_dir, settings.service.database_url.get_secret_value()) as database:
-        blobs = BlobStore(data_dir / "blobs")
-        application: Any = SimpleNamespace(settings=settings, database=database, blobs=blobs)
-        store = await new_store(database) if new else Store(database, cast("Any", None))
-        try:
-            yield Opened(settings, store, blobs, Maintenance(application))
-        finally:
-            await blobs.close()
 
 
 @pytest.fixture
@@ -107,10 +58,6 @@ async def embedded(data_dir: Path) -> AsyncIterator[Opened]:
         await made.put("one", "two")
         await made.put("three", first_uid=3)
         yield made
-
-
-def quiet(_phase: str, _done: int, _total: int) -> None:
-    return
 
 
 # -- backup and restore -----------------------------------------------------------------------------------------------
@@ -187,8 +134,8 @@ async def test_only_what_the_snapshot_names_is_copied_and_it_cannot_go_meanwhile
     monkeypatch.setattr(backup, "copy_segments", later)
     made = await embedded.maintenance.backup(str(tmp_path / "copy"))
     assert made["segments"] == 2
-    manifest = await asyncio.to_thread(backup.read_manifest, tmp_path / "copy")
-    await asyncio.to_thread(backup.verify, tmp_path / "copy", manifest, lambda _done, _total: None)
+    manifest = await asyncio.to_thread(read_manifest, tmp_path / "copy")
+    await asyncio.to_thread(putting_back.verify, tmp_path / "copy", manifest, lambda _done, _total: None)
 
 
 async def test_the_master_key_is_not_in_it(embedded: Opened, tmp_path: Path) -> None:
@@ -215,16 +162,16 @@ async def test_a_backup_that_was_cut_is_none(embedded: Opened, tmp_path: Path, m
 
     monkeypatch.setattr(backup.shutil, "rmtree", shutil.rmtree)
     with monkeypatch.context() as patched:
-        patched.setattr(backup, "_described", cut)
+        patched.setattr(backup, "described", cut)
         with pytest.raises(StoreError, match="No space left"):
             await embedded.maintenance.backup(str(tmp_path / "copy"))
     with pytest.raises(InvalidRequestError):
-        await asyncio.to_thread(backup.read_manifest, tmp_path / "copy")
+        await asyncio.to_thread(read_manifest, tmp_path / "copy")
     assert not await asyncio.to_thread(lambda: list(tmp_path.glob("copy*")))
     # One that is being made by another, or was cut, is in nobody's way, and stays.
     other = await asyncio.to_thread(backup.begin, tmp_path / "copy")
     with pytest.raises(InvalidRequestError, match="holds no backup"):
-        await asyncio.to_thread(backup.read_manifest, other)
+        await asyncio.to_thread(read_manifest, other)
     await embedded.maintenance.backup(str(tmp_path / "copy"))
     assert await asyncio.to_thread(other.is_dir)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mailmill.store.segments import MARKER_NAME, Segments
 from mailmill.store.tables import blob, setting
 from servers.proxy import Proxy
 from servers.s3 import IMPATIENT, S3
+from servers.s3_answers import S3Answers
 
 
 @pytest.fixture
@@ -93,11 +95,11 @@ async def test_another_stores_place_is_refused_and_left_alone(
     await put(other, place, b"theirs")
     ours = BlobStore(place, proof=partial(prove_place, database))
     with pytest.raises(StoreError, match="another store") as error:
-        await ours.collect_orphans(set(), older_than_seconds=-5)
+        await ours.collect_orphans(set(), 4e9)
     assert "delete" in error.value.hint
     with pytest.raises(StoreError, match="another store"):
         await ours.put_batch([b"ours"])
-    assert await BlobStore(place).collect_orphans(set(), older_than_seconds=-5) == 1
+    assert await BlobStore(place).collect_orphans(set(), 4e9) == 1
 
 
 async def test_a_place_that_lost_what_the_database_names_is_refused(database: Database, tmp_path: Path) -> None:
@@ -233,6 +235,32 @@ async def test_a_proof_that_failed_for_an_outage_is_made_again(database: Databas
         await store.prove()
         assert proxy.connections == asked
         assert await store.get(ref) == b"content"
+
+
+async def test_of_nodes_whose_first_words_meet_none_is_refused(database: Database, s3: S3) -> None:
+    """AWS answers 409 to conditional PUTs that meet, and to both of them if it comes to that."""
+    async with S3Answers(s3.host, s3.port) as answers:
+        limits = replace(IMPATIENT, request_seconds=60)
+        segments = ObjectSegments(s3.location(await s3.new_bucket(), port=answers.port), limits)
+        answers.give(f"PUT .*{MARKER_NAME}", 409, "ConditionalRequestConflict", times=3)
+        await asyncio.gather(*(prove_place(database, segments) for _ in range(2)))
+        assert await segments.read_marker() == await said(database)
+
+
+async def test_a_conflict_without_end_is_an_outage(database: Database, s3: S3) -> None:
+    async with S3Answers(s3.host, s3.port) as answers:
+        segments = ObjectSegments(s3.location(await s3.new_bucket(), port=answers.port), IMPATIENT)
+        answers.give(f"PUT .*{MARKER_NAME}", 409, "ConditionalRequestConflict", times=None)
+        with pytest.raises(StorageUnavailableError) as error:
+            await prove_place(database, segments)
+        assert type(error.value) is StorageUnavailableError
+
+
+async def test_an_empty_text_is_anothers(database: Database, s3: S3) -> None:
+    bucket = await s3.new_bucket()
+    await s3.overwrite(bucket, f"some/prefix/{MARKER_NAME}", b"")
+    with pytest.raises(StoreError, match="another store"):
+        await prove_place(database, ObjectSegments(s3.location(bucket)))
 
 
 async def test_a_missing_bucket_is_refused_at_the_proof(database: Database, s3: S3) -> None:

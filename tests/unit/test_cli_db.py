@@ -28,6 +28,7 @@ class CannedMaintenance:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.findings: list[dict[str, Any]] = []
+        self.missing = 0
         self.states: list[dict[str, Any] | None] = []
         self.told = asyncio.Event()
         self.told.set()
@@ -51,7 +52,8 @@ class CannedMaintenance:
         self.calls.append(("backup", folder))
         return {
             "folder": folder, "createdAt": "2026-05-04T11:00:00Z", "revision": "0003", "segments": 7,
-            "segmentsAt": None, "bytes": 12_345, "seconds": 0.5,
+            "segmentsAt": None, "missingSegments": self.missing, "messagesWithoutRaw": 30 * self.missing,
+            "bytes": 12_345, "seconds": 0.5,
         }  # fmt: skip
 
 
@@ -151,6 +153,16 @@ def test_a_backup_is_made_where_the_caller_stands(
     assert service.maintenance.calls == [("backup", str(tmp_path / "copy"))]
     assert "7 segments" in out
     assert "master key is not in it" in err
+
+
+def test_a_backup_that_is_not_whole_is_told_and_fails(run: Run, service: Service, tmp_path: Path) -> None:
+    service.maintenance.missing = 40
+    code, out, err = run("db", "backup", str(tmp_path / "copy"))
+    assert (code, "7 segments" in out) == (1, True)
+    assert "40 segments of raw mail are gone, with the raw bytes of 1,200 messages" in err
+    assert "hint: mailmill verify --full --repair" in err
+    code, out, _err = run("db", "backup", str(tmp_path / "copy"), "--json")
+    assert (code, json.loads(out)["missingSegments"]) == (1, 40)
 
 
 @pytest.mark.parametrize("command", [("check",), ("backup", "copy")])

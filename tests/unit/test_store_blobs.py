@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import stores
 from mailmill.errors import StorageFullError, StoreError
 from mailmill.store import local_segments, object_reads
 from mailmill.store.blobs import BlobRef, BlobStore
@@ -178,24 +179,24 @@ async def test_raw_reads_show_what_is_there(place: Place) -> None:
 async def test_orphans_are_collected_by_age_and_name(place: Place) -> None:
     [kept] = await place.store.put_batch([b"kept"])
     [orphan] = await place.store.put_batch([b"orphan"])
-    assert await place.store.collect_orphans({kept.segment}) == 0
-    assert await place.store.collect_orphans({kept.segment}, older_than_seconds=-5) == 1
+    assert await stores.collected(place.store, {kept.segment}) == 0
+    assert await stores.collected(place.store, {kept.segment}, -5) == 1
     assert await place.segments() == [kept.segment]
     assert await place.store.get(kept) == b"kept"
     with pytest.raises(StoreError, match=orphan.segment):
         await place.store.get(orphan)
-    assert await place.store.collect_orphans(set(), older_than_seconds=-5) == 1
+    assert await stores.collected(place.store, set(), -5) == 1
 
 
 async def test_a_clock_that_jumps_makes_no_orphans(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     [young] = await place.store.put_batch([b"young"])
     monkeypatch.setattr("time.time", lambda: 4e9)
-    assert await place.store.collect_orphans(set()) == 0
+    assert await stores.collected(place.store, set()) == 0
     assert await place.segments() == [young.segment]
 
 
 async def test_an_empty_place_has_no_orphans(place: Place) -> None:
-    assert await place.store.collect_orphans(set(), older_than_seconds=-5) == 0
+    assert await stores.collected(place.store, set(), -5) == 0
 
 
 async def test_how_long_things_took_is_told(data_dir: Path) -> None:
@@ -302,7 +303,7 @@ async def test_an_orphan_that_cannot_be_removed_is_a_store_error(
 
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(StoreError, match="Permission denied") as error:
-        await store.collect_orphans(set())
+        await stores.collected(store, set())
     assert "make it writable" in error.value.hint
 
 
@@ -312,7 +313,7 @@ async def test_only_old_segments_that_nobody_names_are_collected(store: BlobStor
     [young] = await store.put_batch([b"young"])
     for ref in (kept, orphan):
         await asyncio.to_thread(os.utime, data_dir / "segments" / ref.segment, (0, 0))
-    assert await store.collect_orphans({kept.segment}) == 1
+    assert await stores.collected(store, {kept.segment}) == 1
     assert await store.get(kept) == b"kept"
     assert await store.get(young) == b"young"
     with pytest.raises(StoreError):

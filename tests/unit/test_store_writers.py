@@ -8,23 +8,24 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from store_mail import NOW, PLAN, Store, arrival, new_store, open_database
+from store_mail import NOW, PLAN, Store, arrival, content, new_store, open_database
 
 from mailmill.errors import MasterKeyError
-from mailmill.model import AccountState, Backlog, MailboxRef
+from mailmill.model import AccountState, Backlog, MailboxRef, MessageMeta, Uid
 from mailmill.store import accounts, message_deletion, messages, requests, row_locks
 from mailmill.store.database import Database
 from mailmill.store.keys import open_key_ring
 from mailmill.store.mailboxes import StaleBatchError, reset_mailbox
-from mailmill.store.messages import Arrival, BatchOutcome, Cursor, SyncBatch
+from mailmill.store.messages import Arrival, BatchOutcome, Cursor, StoredContent, SyncBatch
 from mailmill.store.request_rows import NewRequest, RequestKind
-from mailmill.store.tables import message
+from mailmill.store.tables import blob, message
 from mailmill.uid_set import UidSet
 from servers.postgres import Postgres
 
@@ -191,3 +192,31 @@ async def test_locks_are_taken_in_one_order(store: Store) -> None:
                     await connection.execute(update(message).where(message.c.id == one).values(processed_at=NOW))
 
     await asyncio.gather(hold(), hold(), hold())
+
+
+async def test_blobs_are_locked_in_the_order_of_their_digests(
+    store: Store, postgres: Postgres, postgres_url: str
+) -> None:
+    """Where a batch brings one message and mends another, whose row comes first."""
+    low, high = sorted((content("one").blob, content("two").blob), key=lambda ref: ref.sha256)
+    texts = {content(text).blob.sha256: text for text in ("one", "two")}
+    await store.apply([arrival(1, texts[low.sha256])])
+    async with store.database.write() as connection:
+        await requests.keep_blob(connection, high, NOW)
+    fresh = [replace(ref, segment="cd/1-1.seg") for ref in (high, low)]
+    arrivals = [Arrival(MessageMeta(Uid(uid)), StoredContent(ref)) for uid, ref in enumerate(fresh, 1)]
+    planned = SyncBatch(await store.mailbox("Archive"), 7, arrivals, (), UidSet(), Cursor(7, 3), lost=(low, high))
+
+    async def mend() -> BatchOutcome:
+        async with store.database.write() as connection:
+            return await messages.apply_batch(connection, planned, PLAN, NOW)
+
+    row = select(blob.c.segment)
+    async with store.database.write() as connection:
+        await connection.execute(row.where(blob.c.sha256 == low.sha256).with_for_update())
+        mending = asyncio.create_task(mend())
+        await _until_somebody_waits(postgres, postgres_url)
+        other = row.where(blob.c.sha256 == high.sha256).with_for_update(skip_locked=True)
+        assert await connection.scalar(other) == high.segment
+    assert (await mending).new == 1
+    assert await store.rows("SELECT segment FROM blob") == [("cd/1-1.seg",)] * 2

@@ -72,6 +72,8 @@ class BackedUp(_Answer):
     revision: str
     segments: int
     segments_at: str | None = Field(description="Where the raw mail is that was not copied; null where it was.")
+    missing_segments: int = Field(description="Segments that the database names and that were not there to be copied.")
+    messages_without_raw: int = Field(description="Messages whose raw bytes were in those.")
     bytes: int
     seconds: float
 

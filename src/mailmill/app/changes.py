@@ -32,6 +32,7 @@ from mailmill.model import INBOX, AccountState, Flags, Uid
 from mailmill.store import accounts as account_store
 from mailmill.store import message_queries as queries
 from mailmill.store import requests
+from mailmill.store.blob_places import lost_places
 from mailmill.store.blobs import BlobRef
 from mailmill.store.mailboxes import MailboxRow, list_mailboxes
 from mailmill.store.message_queries import PlaceRow
@@ -254,10 +255,11 @@ class Changes:
         return await self._outcome(running, row, wait_seconds)
 
     async def _add(self, running: RunningAccount, new: NewRequest, ref: BlobRef | None = None) -> RequestRow:
+        lost = await lost_places(self._app.database, self._app.blobs, [ref] if ref is not None else [])
         try:
             async with self._app.database.write() as connection:
                 if ref is not None:
-                    await requests.keep_blob(connection, ref, self._app.clock())
+                    await requests.keep_blob(connection, ref, self._app.clock(), lost)
                 return await requests.add(connection, new, self._app.clock())
         finally:
             # Whoever asks may be gone by the time of the commit: what is committed is carried out all the same.

@@ -181,13 +181,23 @@ async def collect(database: Database, blobs: BlobStore, older_than_seconds: floa
         if len(found) < _BLOBS_AT_ONCE:
             break
         after = found[-1]
-    async with database.read() as connection:
-        # Together: a backup whose snapshot names a segment that was forgotten since has laid its hold by now.
-        held = await blob_references.is_held(connection)
-        referenced = await message_counts.referenced_segments(connection)
-    removed = 0 if held else await blobs.collect_orphans(referenced, older_than_seconds=older_than_seconds)
+    removed = await _remove_orphans(database, blobs, older_than_seconds)
     if forgotten or removed:
         _log.info("removed raw mail that nothing needs", blobs=forgotten, segments=removed)
+
+
+async def _remove_orphans(database: Database, blobs: BlobStore, older_than_seconds: float) -> int:
+    async with database.read() as connection:
+        if await blob_references.is_held(connection):
+            return 0
+    # Before the names: the law is in `blobs`.
+    written_before = await blobs.orphan_limit(older_than_seconds)
+    async with database.read() as connection:
+        # Together: a backup whose snapshot names a segment that was forgotten since has laid its hold by now.
+        if await blob_references.is_held(connection):
+            return 0
+        referenced = await message_counts.referenced_segments(connection)
+    return await blobs.collect_orphans(referenced, written_before)
 
 
 async def _now(connection: AsyncConnection) -> float:

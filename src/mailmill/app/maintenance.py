@@ -19,10 +19,11 @@ from sqlalchemy import text
 from mailmill.app import views
 from mailmill.errors import ConflictError, InvalidRequestError, StorageUnavailableError, StoreError
 from mailmill.store import backup, blob_references, doors, integrity, message_counts, postgres_dump
-from mailmill.store.backup import Manifest, StoredFile
+from mailmill.store.backup_manifest import DATABASE, DUMP, Manifest
 from mailmill.store.integrity import Finding
 from mailmill.store.segments import BlobRef
 from mailmill.store.sqlite_database import sqlite_path
+from mailmill.store.stored_files import StoredFile, described, on_disk
 
 if TYPE_CHECKING:
     from mailmill.app.application import Application
@@ -212,9 +213,13 @@ class Maintenance:
             revision, names, database = await self._database(progress, partial)
             segments_folder = self._app.blobs.segments_folder
             stored: list[StoredFile] = []
+            missing: list[str] = []
             if segments_folder is not None:
                 progress.begin("raw mail", len(names))
-                stored = await asyncio.to_thread(backup.copy_segments, segments_folder, names, partial, progress.tell)
+                stored, missing = await asyncio.to_thread(
+                    backup.copy_segments, segments_folder, names, partial, progress.tell
+                )
+            incomplete = await self._without_raw(missing)
             manifest = Manifest(
                 version=_VERSION,
                 revision=revision,
@@ -222,6 +227,8 @@ class Maintenance:
                 database=database,
                 segments=tuple(stored),
                 segments_at="" if segments_folder is not None else self._app.blobs.shown,
+                missing=tuple(missing),
+                place="" if segments_folder is None else await asyncio.to_thread(backup.read_place, segments_folder),
             )
             await asyncio.to_thread(backup.finish, partial, folder, manifest)
         except Exception:
@@ -236,26 +243,48 @@ class Maintenance:
             "revision": revision,
             "segments": len(stored),
             "segmentsAt": manifest.segments_at or None,
+            "missingSegments": len(missing),
+            "messagesWithoutRaw": incomplete,
             "bytes": manifest.size_bytes,
             "seconds": round(time.monotonic() - began, 6),
         }
+
+    async def _without_raw(self, missing: list[str]) -> int:
+        """How many messages lack their bytes where these segments are gone. Raises StoreError where it is the place
+        that is: without its mount nothing is lost, and a backup without raw mail would pass for one.
+        """
+        if not missing:
+            return 0
+        await self._app.blobs.prove_anew()
+        async with doors.read_unhurried(self._app.database) as connection:
+            return await message_counts.count_messages_in(connection, missing)
 
     async def _database(self, progress: Progress, partial: Path) -> tuple[str, set[str], StoredFile]:
         url = self._app.settings.service.database_url.get_secret_value()
         progress.begin("database")
         if url.startswith("sqlite"):
-            target = partial / backup.DATABASE
+            target = partial / DATABASE
             revision, names = await asyncio.to_thread(backup.copy_sqlite, sqlite_path(url), target, progress.tell)
-            return revision, names, await asyncio.to_thread(backup.described, target, backup.DATABASE)
-        target = partial / backup.DUMP
+            return revision, names, await asyncio.to_thread(_described, target)
+        before, named_before = await self._named()
+        target = partial / DUMP
         # Not through a pooler: pg_dump wants a session.
         direct = self._app.settings.service.listen_url
         await postgres_dump.dump(direct.get_secret_value() if direct is not None else url, target)
-        # Read after the dump: under the hold nothing that it names can be missing, and what is newer does no harm.
+        # Also after the dump: under the hold nothing that it names can be collected, and what is newer does no harm.
+        revision, names = await self._named()
+        if revision != before:
+            raise StoreError(
+                f"the database was brought from schema {before} to {revision} while it was copied",
+                hint="make the backup again",
+            )
+        return revision, names | named_before, await asyncio.to_thread(_described, target)
+
+    async def _named(self) -> tuple[str, set[str]]:
+        """The schema's revision, and the segments that the database names."""
         async with self._app.database.read() as connection:
-            names = await message_counts.referenced_segments(connection)
-            revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
-        return revision, names, await asyncio.to_thread(backup.described, target, backup.DUMP)
+            revision: str = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
+            return revision, await message_counts.referenced_segments(connection)
 
     async def _hold(self) -> None:
         async with self._app.database.write() as connection:
@@ -266,6 +295,11 @@ class Maintenance:
             await asyncio.sleep(_HOLD_AGAIN_SECONDS)
             with contextlib.suppress(StoreError):  # there are several tries before the hold ends
                 await self._hold()
+
+
+def _described(path: Path) -> StoredFile:
+    with on_disk(f"cannot read {path}"):
+        return described(path, path.name)
 
 
 def _finding(check: str, faults: list[str]) -> Finding:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from mailmill.app import views
 from mailmill.app.wiring import segments_of
-from mailmill.errors import ConflictError, InvalidRequestError
+from mailmill.errors import ConflictError, InvalidRequestError, MailmillError, StoreError
 from mailmill.settings import Settings
-from mailmill.store import backup, blob_references, postgres_dump
-from mailmill.store.backup import Manifest
+from mailmill.store import blob_references, postgres_dump, putting_back
+from mailmill.store.backup import Progress
+from mailmill.store.backup_manifest import DUMP, Manifest, read_manifest
 from mailmill.store.data_folder import LOCK_WAIT_SECONDS, lock_files, make_private_folder
-from mailmill.store.database import Database
+from mailmill.store.database import Database, uncut
 from mailmill.store.keys import KEY_FILE_NAME
 from mailmill.store.migrate import HEAD
+from mailmill.store.putting_back import Written
 from mailmill.store.segments import MARKER_NAME
 from mailmill.store.sqlite_database import sqlite_path
 
@@ -65,7 +68,8 @@ async def restore(
     """Put a backup into the empty data folder (and, with PostgreSQL, the empty database) of the configuration.
 
     Everything is compared with the manifest before anything is written and again as it lies there. The database comes
-    last: a restore that was cut leaves a folder that no service takes for a store. No raw mail is collected until the
+    last: a restore that was cut leaves a folder that no service takes for a store. One that fails or is cancelled
+    removes what it wrote. No raw mail is collected until the
     database is adopted (`adopt`), from the transaction or the file on that brings it: the segments may be those of the
     store that it was copied from.
 
@@ -74,7 +78,7 @@ async def restore(
     """
     url = settings.service.database_url.get_secret_value()
     data_dir = settings.service.data_dir
-    manifest = await asyncio.to_thread(backup.read_manifest, folder)
+    manifest = await asyncio.to_thread(read_manifest, folder)
     _refuse_unfit(manifest, url)
     place, segments = await _place(settings)
     _refuse_other_place(manifest, place, segments)
@@ -85,17 +89,26 @@ async def restore(
         if segments is not None:
             await asyncio.to_thread(_refuse_used_segments, segments)
         if url.startswith("postgresql"):
+            await postgres_dump.find_tools_to_restore()
             await _refuse_used_postgresql(url)
-        await asyncio.to_thread(backup.verify, folder, manifest, lambda done, total: tell("verifying", done, total))
-        if segments is not None:
-            await asyncio.to_thread(
-                backup.put_back, folder, manifest, segments, lambda done, total: tell("raw mail", done, total)
-            )
-        tell("database", 0, 0)
-        if url.startswith("postgresql"):
-            await postgres_dump.restore(url, folder / backup.DUMP, then=blob_references.HOLD_UNTIL_ADOPTED)
-        else:
-            await asyncio.to_thread(backup.put_back_sqlite, folder, manifest, sqlite_path(url), segments)
+        await _in_thread(lambda told: putting_back.verify(folder, manifest, told), "verifying", tell)
+        if not url.startswith("postgresql"):
+            await asyncio.to_thread(putting_back.verify_sqlite, folder, manifest)
+        written = Written()
+        try:
+            if segments is not None:
+                put_back = partial(putting_back.put_back, folder, manifest, segments, written)
+                await _in_thread(put_back, "raw mail", tell)
+            tell("database", 0, 0)
+            if url.startswith("postgresql"):
+                await _restore_postgresql(url, folder, manifest, written)
+            else:
+                await uncut(
+                    asyncio.to_thread(putting_back.put_back_sqlite, folder, manifest, sqlite_path(url), written)
+                )
+        except BaseException:
+            await uncut(asyncio.to_thread(written.remove))
+            raise
     finally:
         lock.release()
     return {
@@ -105,12 +118,63 @@ async def restore(
         "revision": manifest.revision,
         "segments": len(manifest.segments),
         "segmentsAt": place if segments is None else None,
+        "missingSegments": len(manifest.missing),
         "bytes": manifest.size_bytes,
     }
 
 
+async def _in_thread(work: Callable[[Progress], None], phase: str, tell: Tell) -> None:
+    """``work`` in a thread; a cancellation ends it at its next word, and is raised when it has ended."""
+    over = False
+
+    def told(done: int, total: int) -> None:
+        if over:
+            raise _CutError
+        tell(phase, done, total)
+
+    working = asyncio.ensure_future(asyncio.to_thread(work, told))
+    try:
+        await asyncio.shield(working)
+    finally:
+        over = True
+        await uncut(asyncio.wait((working,)))
+        working.exception()  # marked as seen
+
+
+class _CutError(Exception):
+    """Nobody waits any more."""
+
+
+async def _restore_postgresql(url: str, folder: Path, manifest: Manifest, written: Written) -> None:
+    """Where it fails, and the database may have been restored all the same (its server fell silent at the COMMIT), what
+    was ``written`` is kept: it is the database's raw mail.
+    """
+    then = f"{postgres_dump.of_schema(manifest.revision)};\n{blob_references.HOLD_UNTIL_ADOPTED}"
+    try:
+        await postgres_dump.restore(url, folder / DUMP, then=then)
+    except BaseException as error:
+        if not await _is_empty_postgresql(url):
+            written.keep()
+            if isinstance(error, StoreError):
+                error.hint += (
+                    "\nthe raw mail was left where it was put: look whether the database was restored all the same, and"
+                    " move the raw mail away before you try again"
+                )
+        raise
+
+
+async def _is_empty_postgresql(url: str) -> bool:
+    """False where nobody can say."""
+    from mailmill.store import postgres_schema
+
+    try:
+        return (await postgres_schema.inspect(url)).revision is None
+    except MailmillError:
+        return False
+
+
 def _refuse_unfit(manifest: Manifest, url: str) -> None:
-    of_postgresql = manifest.database.name == backup.DUMP
+    of_postgresql = manifest.database.name == DUMP
     if of_postgresql != url.startswith("postgresql"):
         made, wanted = ("PostgreSQL", "SQLite") if of_postgresql else ("SQLite", "PostgreSQL")
         raise InvalidRequestError(
@@ -136,6 +200,9 @@ def _refuse_used(data_dir: Path, url: str) -> None:
     database = sqlite_path(url)
     if database.exists():
         raise ConflictError(f"there is a database at {database}", hint="move it away first")
+    partial_database = putting_back.partial_of(database)
+    if partial_database.exists():
+        raise ConflictError(f"{partial_database} is left of a restore that was cut", hint="remove it")
     for ending in ("-wal", "-shm", "-journal"):
         # SQLite would take it for the restored database's own, and write what is in it over that.
         left = database.with_name(database.name + ending)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mailmill.errors import StoreError
 from mailmill.model import Address, Backlog, EventName, MessageMeta
 from mailmill.store.batch_state import HeldMessage, HeldPlace, StoredState
+from mailmill.store.blobs import BlobRef
 from mailmill.store.dialect import storable
 from mailmill.store.event_log import NewEvent
 from mailmill.store.message_places import flags_of_text, flags_text, same_flags, updated
@@ -150,7 +151,19 @@ def decide(stored: StoredState, batch: SyncBatch, work: WorkPlan, now: float, ne
         if meta.uid not in batch.expunged:
             _take_flags(changes, stored, batch, meta, now)
     changes.places = [row for row in added.values() if row.uid not in stored.places]
+    changes.blobs += _mended(batch, {row.sha256 for row in changes.blobs}, now)
     return changes
+
+
+def _mended(batch: SyncBatch, named: Collection[bytes], now: float) -> list[BlobRow]:
+    """Contents that only messages of before need, whose old place is lost."""
+    wanted = {ref.sha256 for ref in batch.lost}.difference(named)
+    fresh = {arrival.content.blob.sha256: arrival.content.blob for arrival in batch.arrivals if arrival.content}
+    return [_blob_row(ref, now) for digest, ref in fresh.items() if digest in wanted]
+
+
+def _blob_row(ref: BlobRef, now: float) -> BlobRow:
+    return BlobRow(ref.sha256, ref.segment, ref.offset_bytes, ref.size_bytes, now)
 
 
 def _is_same(stored: StoredState, arrival: Arrival, held: HeldPlace) -> bool:
@@ -195,7 +208,7 @@ def _add_message(
 ) -> None:
     ref = content.blob
     origin = stored.origin
-    changes.blobs.append(BlobRow(ref.sha256, ref.segment, ref.offset_bytes, ref.size_bytes, now))
+    changes.blobs.append(_blob_row(ref, now))
     date_header = _finite(content.date_header)
     internal_date = _finite(meta.internal_date)
     if internal_date is None:

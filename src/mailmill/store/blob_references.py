@@ -7,10 +7,10 @@ server. A row of ``blob`` that nothing needs is forgotten; a segment that no row
 Laws:
 
 * Whoever comes to need a blob touches its row in the transaction that says so (``created_at`` becomes now), and only
-  rows that were not touched for a day are forgotten. A row that such a transaction holds is passed over; one whose
-  transaction has just committed is too young by now, though on PostgreSQL the statement may not see the message that
-  came with it. The other way round, whoever waited for the deletion inserts the row anew, with the segment that it has
-  just written.
+  rows that were not touched for a day are forgotten. A row that such a transaction holds is passed over. One whose
+  transaction has just committed is too young by now; where the clock has jumped since it is not, and on PostgreSQL the
+  statement that locks it may not see the message that came with it, so the one that deletes looks anew. The other way
+  round, whoever waited for the deletion inserts the row anew, with the segment that it has just written.
 * While a hold lies on the bytes (a backup copies what its snapshot names) no row is forgotten and no segment removed.
   It lies in the database, since the nodes of a fleet share the segments, and ends by itself where its holder died.
 * A database that was restored is held until an operator adopts it: it may stand on the segments of the store that it
@@ -23,7 +23,7 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Delete, and_, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.store import dialect, marks
@@ -77,8 +77,7 @@ async def forget(connection: AsyncConnection, digests: Sequence[bytes], touched_
         )
         locked = (await connection.execute(dialect.skip_locked(connection, free, of=blob))).scalars().all()
         if locked:
-            await connection.execute(delete(blob).where(blob.c.sha256.in_(locked)))
-        forgotten += len(locked)
+            forgotten += (await connection.execute(_forgetting(locked))).rowcount
     return forgotten
 
 
@@ -106,6 +105,11 @@ async def adopt(connection: AsyncConnection) -> bool:
     now: float = (await connection.execute(select(dialect.now(connection)))).scalar_one()
     await marks.move(connection, HELD_UNTIL, int(now + HOLD_SECONDS) + 1)
     return True
+
+
+def _forgetting(locked: Sequence[bytes]) -> Delete:
+    """Of these, which are locked, those that are unneeded by now."""
+    return delete(blob).where(blob.c.sha256.in_(locked), ~_NEEDED_BY_MESSAGE)
 
 
 async def _awaited_uploads(connection: AsyncConnection) -> set[bytes]:

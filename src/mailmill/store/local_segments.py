@@ -63,8 +63,11 @@ class LocalSegments(Segments):
     async def read_raw(self, segment: str, offset_bytes: int, size_bytes: int) -> bytes:
         return await self._run(partial(_read_raw, self.folder, segment, offset_bytes, size_bytes))
 
-    async def collect(self, referenced: Collection[str], older_than_seconds: float) -> int:
-        return await self._run(partial(_collect, self.folder, frozenset(referenced), older_than_seconds))
+    async def now(self) -> float:
+        return await self._run(partial(_file_system_now, self.folder))
+
+    async def collect(self, referenced: Collection[str], written_before: float) -> int:
+        return await self._run(partial(_collect, self.folder, frozenset(referenced), written_before))
 
     async def read_marker(self) -> str | None:
         return await self._run(partial(_read_marker, self._root))
@@ -182,18 +185,17 @@ def _unreadable(path: Path, segment: str, error: OSError) -> StoreError:
     )
 
 
-def _collect(segments: Path, referenced: frozenset[str], older_than_seconds: float) -> int:
+def _collect(segments: Path, referenced: frozenset[str], written_before: float) -> int:
     removed = 0
     try:
-        limit = _file_system_now(segments) - older_than_seconds
         for path in segments.glob("*/*.seg"):
             if f"{path.parent.name}/{path.name}" not in referenced:
                 with suppress(FileNotFoundError):
-                    if path.stat().st_mtime < limit:
+                    if path.stat().st_mtime < written_before:
                         path.unlink()
                         removed += 1
     except FileNotFoundError:
-        return 0
+        return removed
     except OSError as error:
         raise disk_error(f"cannot remove orphaned segments from {segments}", error) from error
     return removed
@@ -201,8 +203,14 @@ def _collect(segments: Path, referenced: frozenset[str], older_than_seconds: flo
 
 def _file_system_now(folder: Path) -> float:
     """The time that a file written now would get. Takes no room, so it can be had on a full disk too."""
-    os.utime(folder)
-    return folder.stat().st_mtime
+    try:
+        os.utime(folder)
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        # Nothing was written yet, and nothing that is written from now on is older than this.
+        return 0.0
+    except OSError as error:
+        raise disk_error(f"cannot learn the time of {folder}", error) from error
 
 
 def _read_marker(root: Path) -> str | None:

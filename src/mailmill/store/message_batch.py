@@ -20,6 +20,8 @@ from mailmill.errors import StoreError
 from mailmill.store import dialect, event_log, queue, sender_counts
 from mailmill.store.batch_changes import BatchChanges, BlobRow, DisplacedRow, NewMessageRow, NewPlaceRow, decide
 from mailmill.store.batch_state import StoredState, read_state
+from mailmill.store.blob_places import name_blobs
+from mailmill.store.blobs import BlobRef
 from mailmill.store.bulk_insert import BulkInsert
 from mailmill.store.dialect import MAX_ROWS
 from mailmill.store.event_log import NewEvent
@@ -39,8 +41,8 @@ _TAKE_IDS = (
 _NEXT_IDS = select(func.nextval("message_id_seq")).select_from(
     func.generate_series(1, bindparam("count", type_=Integer))
 )
-# Known content keeps its first row; where these bytes lie besides is slack. The touch keeps that row from being
-# forgotten by a transaction that does not see our message yet (`blob_references`).
+# Known content keeps its first place, unless that is lost (`blob_places`); where these bytes lie besides is slack. The
+# touch keeps that row from being forgotten by a transaction that does not see our message yet (`blob_references`).
 _INSERT_BLOBS = BulkInsert[BlobRow](blob, BlobRow._fields, touch="created_at")
 _INSERT_MESSAGES = BulkInsert[NewMessageRow](message, NewMessageRow._fields)
 _INSERT_PLACES = BulkInsert[NewPlaceRow](place, NewPlaceRow._fields)
@@ -65,7 +67,7 @@ async def apply_batch(connection: AsyncConnection, batch: SyncBatch, work: WorkP
     stored = await read_state(connection, batch)
     new_ids = await _take_ids(connection, stored.new_digests)
     changes = decide(stored, batch, work, now, new_ids)
-    await _write(connection, changes, now)
+    await _write(connection, changes, batch.lost, now)
     await sender_counts.record(connection, stored.origin.account_id, changes.seen)
     gone = await _expunge(connection, stored, batch, now)
     await event_log.append(connection, changes.events + gone)
@@ -115,8 +117,12 @@ async def _take_ids(connection: AsyncConnection, count: int) -> Sequence[int]:
     return range(above - count, above)
 
 
-async def _write(connection: AsyncConnection, changes: BatchChanges, now: float) -> None:
-    await _INSERT_BLOBS(connection, sorted(changes.blobs))
+async def _write(connection: AsyncConnection, changes: BatchChanges, lost: Sequence[BlobRef], now: float) -> None:
+    if lost:
+        # All in one: rows that two batches share are locked in one order.
+        await name_blobs(connection, [BlobRef(*row[:-1]) for row in changes.blobs], lost, now)
+    else:
+        await _INSERT_BLOBS(connection, sorted(changes.blobs))
     await _INSERT_MESSAGES(connection, changes.messages)
     await _INSERT_PLACES(connection, changes.places)
     await _INSERT_DISPLACED(connection, changes.displaced)

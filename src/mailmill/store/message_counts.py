@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import ColumnElement, and_, exists, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.model import VerdictName
+from mailmill.store import dialect
 from mailmill.store.json_text import json_text
 from mailmill.store.tables import blob, mailbox, message, place, result
 
@@ -43,6 +46,19 @@ async def count_verdicts(connection: AsyncConnection) -> dict[str, int]:
         if name in counts:
             counts[name] = count
     return counts
+
+
+async def count_messages_in(connection: AsyncConnection, segments: Collection[str]) -> int:
+    """How many messages have their raw bytes in these segments; none whose bytes expired."""
+    found = 0
+    for some in dialect.chunks(sorted(segments)):
+        wanted = (
+            select(func.count())
+            .select_from(message.join(blob, blob.c.sha256 == message.c.sha256))
+            .where(blob.c.segment.in_(some), message.c.raw_expired_at.is_(None))
+        )
+        found += (await connection.execute(wanted)).scalar_one()
+    return found
 
 
 async def referenced_segments(connection: AsyncConnection) -> set[str]:

@@ -50,7 +50,9 @@ class MissingObjectError(Exception):
 
 
 class PresentObjectError(Exception):
-    """There is an object of that name already."""
+    """There is an object of that name already, or one is being written: AWS answers 409 to both of two conditional
+    PUTs that meet (ConditionalRequestConflict), and may then have stored neither.
+    """
 
 
 class DeniedObjectError(StorageRefusedError):
@@ -79,8 +81,11 @@ class ObjectClient:
         self._opened: tuple[ModuleType, ObjectStore] | None = None
 
     async def put_new(self, key: str, body: bytes) -> None:
-        """All of ``body`` under a free name (If-None-Match), durable at the answer. Raises PresentObjectError."""
-        async with self._request(len(body)) as (obstore, store):
+        """All of ``body`` under a free name (If-None-Match), durable at the answer.
+
+        Raises PresentObjectError, and MissingObjectError as all do that write: there is no bucket, or so it seems.
+        """
+        async with self._request(len(body), conditional=True) as (obstore, store):
             await obstore.put_async(store, key, body, mode="create", use_multipart=False)
 
     async def put(self, key: str, body: bytes) -> None:
@@ -139,8 +144,13 @@ class ObjectClient:
                 await obstore.delete_async(store, listed[start : start + _DELETE_AT_ONCE])
 
     @asynccontextmanager
-    async def _request(self, size_bytes: int = 0) -> AsyncIterator[tuple[ModuleType, ObjectStore]]:
-        """A slot, a deadline, and obstore's errors in our words."""
+    async def _request(
+        self, size_bytes: int = 0, *, conditional: bool = False
+    ) -> AsyncIterator[tuple[ModuleType, ObjectStore]]:
+        """A slot, a deadline, and obstore's errors in our words.
+
+        ``conditional``: an answer that something is there is meant so. To any other request it is a 409 of the moment.
+        """
         opened = self._opened or await self._open()
         patience = self._limits.patience_seconds + size_bytes / _SLOWEST_BYTES_PER_SECOND
         async with self._slots:
@@ -153,8 +163,8 @@ class ObjectClient:
                 failure = self._unavailable(f"it did not answer within {patience:.0f} s")
             except FileNotFoundError:
                 failure = MissingObjectError()
-            except opened[0].exceptions.AlreadyExistsError:
-                failure = PresentObjectError()
+            except opened[0].exceptions.AlreadyExistsError as error:
+                failure = PresentObjectError() if conditional else self._unwell(error)
             except (opened[0].exceptions.PermissionDeniedError, opened[0].exceptions.UnauthenticatedError) as error:
                 failure = DeniedObjectError(
                     f"the object store refuses the credentials for {self.location.shown}{_words(error)}",
@@ -162,11 +172,14 @@ class ObjectClient:
                     f" {_CREDENTIALS[self.location.kind]}",
                 )
             except opened[0].exceptions.BaseError as error:
-                failure = self._unavailable(f"it does not answer as it should{_words(error)}")
+                failure = self._unwell(error)
             except Exception as error:  # noqa: BLE001 - what has no place in the library's own tree (a panic of its)
                 failure = self._unavailable(f"unforeseen {type(error).__name__}")
         # From None: see the law above.
         raise failure from None
+
+    def _unwell(self, error: Exception) -> StorageUnavailableError:
+        return self._unavailable(f"it does not answer as it should{_words(error)}")
 
     def _unavailable(self, what: str) -> StorageUnavailableError:
         where = f" at {self.location.endpoint}" if self.location.endpoint else ""

@@ -12,6 +12,8 @@ Laws:
 
 * An answered PUT is durable, and an object is there whole or not at all. A PUT whose answer was lost is tried again
   under the same name and the condition that the name is free: what is there then is our own, and is compared.
+* A store that says that a name is taken, and then that nothing is there, is in the midst of something: it is asked a
+  few times more. That there is no bucket is said only where a look at the bucket has shown it.
 * A large segment goes in parts; it is there when the last request of them is answered, and its size is looked at.
 * The age of an object is told by the store's clock alone; a node's own may jump.
 * A failure that is not the object's own (no answer, no bucket, no right to anything) is StorageUnavailableError: no
@@ -23,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -52,7 +54,7 @@ CLOCK_NAME: Final = "mailmill-clock"
 
 _FOLDER: Final = "segments"
 _INLINE_BYTES: Final = 256 * 1024
-_AGAIN_SECONDS: Final = 0.5
+_TRIES_AGAIN: Final = 4
 
 _Result = TypeVar("_Result")
 
@@ -62,7 +64,8 @@ class ObjectSegments(Segments):
 
     def __init__(self, location: ObjectLocation, limits: ObjectLimits | None = None) -> None:
         self._location = location
-        self._client = ObjectClient(location, limits)
+        self._limits = limits or ObjectLimits()
+        self._client = ObjectClient(location, self._limits)
 
     @property
     def shown(self) -> str:
@@ -77,15 +80,7 @@ class ObjectSegments(Segments):
             if layout.size_bytes <= SPAN_BYTES:
                 await self._put_new(key, await _joined(layout))
             else:
-                await self._client.put_in_parts(key, _streamed(layout.parts), layout.size_bytes)
-                size = (await self._client.head(key)).size_bytes
-                if size != layout.size_bytes:
-                    raise StoreError(
-                        f"{self.shown}/{key} was not stored whole: {size} of {layout.size_bytes} bytes",
-                        hint="it is stored anew; where this happens again the object store is at fault",
-                    )
-        except MissingObjectError:
-            raise self._no_bucket() from None
+                await self._put_in_parts(key, layout)
         except OSError as error:
             raise disk_error("cannot read what is to be stored", error) from error
         await asyncio.to_thread(_unlink, contents)
@@ -101,26 +96,71 @@ class ObjectSegments(Segments):
             raise disk_error("cannot read what is to be stored", error) from error
 
     async def _put_new(self, key: str, body: bytes) -> None:
-        for is_last in (False, True):
+        trouble: StorageUnavailableError | None = None
+        for pause in self._pauses():
+            await asyncio.sleep(pause)
             try:
                 await self._client.put_new(key, body)
                 return
             except PresentObjectError:
-                there = await self._client.get_range(key, 0, len(body)) if body else b""
-                if there == body:
-                    return
-                raise StoreError(
-                    f"{self.shown}/{key} was there before it was written, with other bytes",
-                    hint="has another program written there? it is stored anew under another name",
-                ) from None
+                with contextlib.suppress(MissingObjectError):
+                    # One byte at least can be asked for.
+                    if await self._client.get_range(key, 0, max(len(body), 1)) == body:
+                        return
+                    raise StoreError(
+                        f"{self.shown}/{key} was there before it was written, with other bytes",
+                        hint="has another program written there? it is stored anew under another name",
+                    ) from None
+            except MissingObjectError:
+                await self._check_bucket()
             except StorageRefusedError:
                 raise
-            except StorageUnavailableError:
+            except StorageUnavailableError as error:
                 # The client tries again only what never reached the store. What may have reached it can be tried again
-                # here, since the name tells whether it has.
-                if is_last:
+                # here, since the name tells whether it has. Once: the client has been patient already.
+                if trouble is not None:
                     raise
-                await asyncio.sleep(random.uniform(0, _AGAIN_SECONDS))  # noqa: S311 - jitter
+                trouble = error
+        raise trouble or self._unsteady(key)
+
+    async def _put_in_parts(self, key: str, layout: Layout) -> None:
+        try:
+            await self._client.put_in_parts(key, _streamed(layout.parts), layout.size_bytes)
+        except MissingObjectError:
+            # The upload is gone (NoSuchUpload), or the bucket is.
+            await self._check_bucket()
+            raise self._unsteady(key) from None
+        size = await self._size_of(key)
+        if size != layout.size_bytes:
+            raise StoreError(
+                f"{self.shown}/{key} was not stored whole: {size} of {layout.size_bytes} bytes",
+                hint="it is stored anew; where this happens again the object store is at fault",
+            )
+
+    async def _size_of(self, key: str) -> int:
+        """Of an object that is there."""
+        for pause in self._pauses():
+            await asyncio.sleep(pause)
+            try:
+                return (await self._client.head(key)).size_bytes
+            except MissingObjectError:
+                await self._check_bucket()
+        raise self._unsteady(key)
+
+    def _pauses(self) -> Iterator[float]:
+        """Before each of a few tries, in seconds: none, then ever longer ones, jittered."""
+        yield 0.0
+        longest = self._limits.first_pause_seconds
+        for _ in range(_TRIES_AGAIN):
+            yield random.uniform(0, longest)  # noqa: S311 - jitter
+            longest = min(2 * longest, self._limits.longest_pause_seconds)
+
+    def _unsteady(self, key: str) -> StorageUnavailableError:
+        return StorageUnavailableError(
+            f"the object store of {self.shown} contradicts itself: the bucket is there, and {key} is not there where it"
+            " was or could be put",
+            hint="it is tried again by itself; where this lasts the object store is at fault",
+        )
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -173,16 +213,22 @@ class ObjectSegments(Segments):
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 
-    async def collect(self, referenced: Collection[str], older_than_seconds: float) -> int:
+    async def now(self) -> float:
+        try:
+            await self._client.put(CLOCK_NAME, b"written to learn the time of the store\n")
+            return (await self._client.head(CLOCK_NAME)).modified_at
+        except MissingObjectError:
+            raise self._no_bucket() from None
+
+    async def collect(self, referenced: Collection[str], written_before: float) -> int:
         kept = frozenset(referenced)
         removed = 0
-        limit = await self._store_now() - older_than_seconds
         async with contextlib.aclosing(self._client.list_pages(_FOLDER)) as pages:
             async for page in pages:
                 orphans = [
                     each.key
                     for each in page
-                    if each.modified_at < limit
+                    if each.modified_at < written_before
                     and each.key.endswith(".seg")
                     and each.key.removeprefix(f"{_FOLDER}/") not in kept
                 ]
@@ -191,28 +237,24 @@ class ObjectSegments(Segments):
                     removed += len(orphans)
         return removed
 
-    async def _store_now(self) -> float:
-        try:
-            await self._client.put(CLOCK_NAME, b"written to learn the time of the store\n")
-            return (await self._client.head(CLOCK_NAME)).modified_at
-        except MissingObjectError:
-            raise self._no_bucket() from None
-
     async def read_marker(self) -> str | None:
         await self._check_bucket()
         try:
-            return (await self._client.get(MARKER_NAME)).decode("ascii", "replace").strip() or None
+            return _text_of(await self._client.get(MARKER_NAME)) or None
         except MissingObjectError:
             return None
 
     async def write_marker(self, text: str) -> str:
-        try:
-            await self._client.put_new(MARKER_NAME, f"{text}\n".encode("ascii"))
-        except PresentObjectError:
-            pass
-        except MissingObjectError:
-            raise self._no_bucket() from None
-        return await self.read_marker() or ""
+        for pause in self._pauses():
+            await asyncio.sleep(pause)
+            # Another node may be writing its own at this moment: what is there in the end says whose place it is.
+            with contextlib.suppress(PresentObjectError, MissingObjectError):
+                await self._client.put_new(MARKER_NAME, f"{text}\n".encode("ascii"))
+            try:
+                return _text_of(await self._client.get(MARKER_NAME))
+            except MissingObjectError:
+                await self._check_bucket()
+        raise self._unsteady(MARKER_NAME)
 
     async def close(self) -> None:
         """The client keeps nothing that wants to be closed."""
@@ -255,6 +297,10 @@ async def _all(requests: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result
 
 def _key(segment: str) -> str:
     return f"{_FOLDER}/{segment}"
+
+
+def _text_of(marker: bytes) -> str:
+    return marker.decode("ascii", "replace").strip()
 
 
 def _are_few(contents: Iterable[bytes | Path]) -> bool:

@@ -34,6 +34,25 @@ async def dump(url: str, target: Path) -> None:
     await _run(url, "pg_dump", ["--format=custom", "--no-owner", "--no-privileges", f"--file={target}"])
 
 
+async def find_tools_to_restore() -> None:
+    """Raises StoreError where they are not on this machine."""
+    for program in ("psql", "pg_restore"):
+        await _find(program)
+
+
+def of_schema(revision: str) -> str:
+    """The statement that fails where the database is of another schema: for `restore`, which then changes nothing.
+
+    ``revision`` is letters and digits (`backup_manifest`).
+    """
+    return (
+        "DO $$ DECLARE found text := (SELECT version_num FROM alembic_version); BEGIN"  # noqa: S608 - no word of anybody's
+        f" IF found IS DISTINCT FROM '{revision}' THEN"
+        f" RAISE EXCEPTION 'the backup has schema %, and the manifest beside it says {revision}', found;"
+        " END IF; END $$"
+    )
+
+
 async def restore(url: str, source: Path, *, then: str) -> None:
     """An archive into the empty database at ``url``, and the statement ``then`` after it: all of it or nothing,
     whatever ends the tools or this process. Raises StoreError.
@@ -104,6 +123,16 @@ def _of_one_host(url: str) -> str:
     return f"{scheme}{separator}{access}{at}{slash}{path}?{where}{'&' if query else ''}{query}"
 
 
+async def _find(program: str) -> str:
+    found = await asyncio.to_thread(shutil.which, program)
+    if found is None:
+        raise StoreError(
+            f"{program} is not on this machine, and PostgreSQL's data is its to copy",
+            hint="install postgresql-client (of the server's version or newer), or run it where it is",
+        )
+    return found
+
+
 async def _run(url: str, program: str, options: Sequence[str]) -> None:
     """It takes what it takes: a large database takes hours. A cancellation ends the program too."""
     async with _running(url, program, options) as process:
@@ -120,12 +149,7 @@ async def _running(
     stdout: int = programs.DEVNULL,
 ) -> AsyncIterator[Program]:
     """``program`` on the database at ``url`` (None: on none) for the length of the block: it is killed at its end."""
-    found = await asyncio.to_thread(shutil.which, program)
-    if found is None:
-        raise StoreError(
-            f"{program} is not on this machine, and PostgreSQL's data is its to copy",
-            hint="install postgresql-client (of the server's version or newer), or run it where it is",
-        )
+    found = await _find(program)
     environ = dict(os.environ)
     where: list[str] = []
     if url is not None:

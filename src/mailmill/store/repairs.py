@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.store import dialect, event_log
-from mailmill.store.blobs import BlobRef
 from mailmill.store.mailboxes import MailboxRow
 from mailmill.store.message_places import Origin, uid_conditions, updated
 from mailmill.store.row_locks import hold_account, hold_messages
-from mailmill.store.tables import account, blob, message, parked, place
+from mailmill.store.tables import account, message, parked, place
 from mailmill.uid_set import UidSet
-
-
-async def replace_blobs(connection: AsyncConnection, refs: Sequence[BlobRef], now: float) -> None:
-    """The bytes of these contents lie at another place from now on. Their segments must be synced already."""
-    if not refs:
-        return
-    adding = dialect.insert(connection, blob)
-    statement = adding.on_conflict_do_update(
-        index_elements=["sha256"],
-        set_={name: adding.excluded[name] for name in ("segment", "offset_bytes", "size_bytes", "created_at")},
-    )
-    await connection.execute(
-        statement,
-        [
-            {
-                "sha256": ref.sha256,
-                "segment": ref.segment,
-                "offset_bytes": ref.offset_bytes,
-                "size_bytes": ref.size_bytes,
-                "created_at": now,
-            }
-            for ref in sorted(refs, key=lambda ref: ref.sha256)  # rows are locked in this order
-        ],
-    )
 
 
 async def retry_parked(

@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mailmill.errors import ConflictError, NotFoundError
 from mailmill.model import Uid
+from mailmill.store.blob_places import name_blobs
 from mailmill.store.blobs import BlobRef
 from mailmill.store.dialect import MAX_ROWS, storable
 from mailmill.store.dialect import insert as upserting
@@ -119,19 +120,12 @@ def _key(new: NewRequest) -> str | None:
     return None if new.idempotency_key is None else storable(new.idempotency_key)[:MAX_KEY_CHARACTERS]
 
 
-async def keep_blob(connection: AsyncConnection, ref: BlobRef, now: float) -> None:
-    """Name the bytes of an upload, so that their segment is kept. The message that comes of it will name them too."""
-    values = {
-        "sha256": ref.sha256,
-        "segment": ref.segment,
-        "offset_bytes": ref.offset_bytes,
-        "size_bytes": ref.size_bytes,
-        "created_at": now,
-    }
-    adding = upserting(connection, blob).values(**values)
-    # As a batch does: known bytes keep their place, and the touch keeps them from being forgotten meanwhile.
-    touched = {"created_at": adding.excluded.created_at}
-    await connection.execute(adding.on_conflict_do_update(index_elements=["sha256"], set_=touched))
+async def keep_blob(connection: AsyncConnection, ref: BlobRef, now: float, lost: Sequence[BlobRef] = ()) -> None:
+    """Name the bytes of an upload, so that their segment is kept. The message that comes of it will name them too.
+
+    ``lost``: where they lay before (`blob_places`).
+    """
+    await name_blobs(connection, [ref], lost, now)
 
 
 async def get(connection: AsyncConnection, request_id: int, *, account_id: int | None = None) -> RequestRow:

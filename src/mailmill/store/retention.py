@@ -8,7 +8,8 @@ Laws:
 * A message whose raw bytes expired keeps its row, its places and its results; only ``raw_expired_at`` is set. So sync
   does not download it again, and `verify` does not miss it. Whether its bytes go too is `blob_references`'s to say:
   another account may need them.
-* Raw bytes that work still needs are kept, those of failed work included: it may be retried.
+* Raw bytes that work still needs are kept, those of failed work included: it may be retried. Who queues work locks its
+  message first, and looks whether its bytes are there.
 * `due` reads, page by page and outside of any write; each of the other functions is one small transaction's worth, and
   judges its rows again.
 """
@@ -107,10 +108,10 @@ async def due(
 async def expire_raw(connection: AsyncConnection, message_ids: Sequence[int], kept: Retention, now: float) -> int:
     """Let go of the raw bytes of these messages, as far as they are still due; returns of how many."""
     still = and_(_RAW_THERE, message.c.stored_at < _before(now, kept.raw_seconds), ~_HAS_WORK)
-    locked = await _lock_free(connection, message_ids, still)
-    if locked:
-        await connection.execute(update(message).where(message.c.id.in_(locked)).values(raw_expired_at=now))
-    return len(locked)
+    unneeded = await _without_work(connection, await _lock_free(connection, message_ids, still))
+    if unneeded:
+        await connection.execute(update(message).where(message.c.id.in_(unneeded)).values(raw_expired_at=now))
+    return len(unneeded)
 
 
 async def expire_results(connection: AsyncConnection, message_ids: Sequence[int], kept: Retention, now: float) -> int:
@@ -152,6 +153,18 @@ async def _lock_free(connection: AsyncConnection, message_ids: Sequence[int], st
     """Those that are still to go. One that somebody works on is passed over: it is not waited for, and comes again."""
     wanted = select(message.c.id).where(message.c.id.in_(message_ids), still)
     return list((await connection.execute(dialect.skip_locked(connection, wanted, of=message))).scalars())
+
+
+async def _without_work(connection: AsyncConnection, locked: Sequence[int]) -> list[int]:
+    """Those of these messages, which are locked, that have no work.
+
+    Work is queued by who locks its message and changes nothing in it. Who did so while that lock was on its way here is
+    seen by a statement after it alone: PostgreSQL looks again only at rows that were changed.
+    """
+    if not locked:
+        return []
+    free = select(message.c.id).where(message.c.id.in_(locked), ~_HAS_WORK)
+    return list((await connection.execute(free)).scalars())
 
 
 def _all(kept: Retention) -> tuple[float | None, float | None, float | None]:

@@ -54,7 +54,11 @@ class Segments(ABC):
         """What lies there, as it is: fewer bytes where the segment ends before. Raises StoreError where it is gone."""
 
     @abstractmethod
-    async def collect(self, referenced: Collection[str], older_than_seconds: float) -> int:
+    async def now(self) -> float:
+        """The time that a segment written now would bear: by the place's clock, and no machine's own."""
+
+    @abstractmethod
+    async def collect(self, referenced: Collection[str], written_before: float) -> int:
         """See `BlobStore.collect_orphans`."""
 
     @abstractmethod

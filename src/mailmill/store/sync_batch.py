@@ -41,7 +41,7 @@ class SyncBatch:
     """What one pass, or one group of it, found out about ``mailbox`` (the row it was planned on).
 
     ``cursor`` is what the mailbox's cursor becomes; ``parked`` are messages that could not be fetched:
-    ``(uid, reason, retry_at)``.
+    ``(uid, reason, retry_at)``. ``lost`` are places where contents of the arrivals lay before (`blob_places`).
     """
 
     mailbox: MailboxRow
@@ -51,6 +51,7 @@ class SyncBatch:
     expunged: UidSet
     cursor: Cursor
     parked: Sequence[tuple[Uid, str, float]] = ()
+    lost: Sequence[BlobRef] = ()
 
 
 @dataclass(frozen=True, slots=True)

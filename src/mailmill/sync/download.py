@@ -17,6 +17,7 @@ from mailmill.imap.connection import ImapConnection
 from mailmill.message_parser import HeaderSummary, parse_headers
 from mailmill.model import MessageMeta, Uid
 from mailmill.store import messages as store
+from mailmill.store.blob_places import lost_places
 from mailmill.store.blobs import BlobRef
 from mailmill.store.messages import Arrival, Cursor, MailboxRow, StoredContent, SyncBatch
 from mailmill.sync.changes import Changes, cover
@@ -266,6 +267,7 @@ class Downloader:
         else:
             summaries = await asyncio.to_thread(_summaries, contents)
         refs = await context.blobs.put_batch(contents) if contents else []
+        lost = await lost_places(context.database, context.blobs, refs)
         arrivals = [
             Arrival(meta=meta, content=_stored(ref, summary), known_message_id=None)
             for meta, ref, summary in zip(order, refs, summaries, strict=True)
@@ -286,6 +288,7 @@ class Downloader:
             expunged=changes.expunged,
             cursor=cursor,
             parked=fetched.parked,
+            lost=lost,
         )
         row = await context.commit(batch, report, arrived_at=arrived_at)
         for meta in order:

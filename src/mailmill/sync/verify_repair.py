@@ -38,6 +38,7 @@ from mailmill.errors import ArgumentError, CommandError, NotFoundError
 from mailmill.imap.connection import ImapConnection
 from mailmill.model import MessageMeta, Uid
 from mailmill.store import dialect, repairs
+from mailmill.store.blob_places import lost_places, name_blobs
 from mailmill.store.blobs import BlobStore
 from mailmill.store.database import Database
 from mailmill.store.messages import StaleBatchError, SyncBatch, WorkPlan, apply_batch, get_mailbox
@@ -201,6 +202,7 @@ async def _fetch_again(
         except CommandError as error:
             _log.info("not all could be fetched again", reason=error.message)
         stored = await blobs.put_batch(bodies)
-        refs = {ref.sha256: ref for ref in stored if ref.sha256 in wanted}
+        refs = [ref for ref in stored if ref.sha256 in wanted]
+        lost = await lost_places(database, blobs, refs)
         async with database.write() as writer:
-            await repairs.replace_blobs(writer, list(refs.values()), await dialect.read_now(writer))
+            await name_blobs(writer, refs, lost, await dialect.read_now(writer))

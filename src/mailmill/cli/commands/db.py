@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mailmill.cli.service_client import JsonObject, ServiceClient
     from mailmill.settings import Settings
 
+FETCH_AGAIN = "mailmill verify --full --repair fetches again what the mail server still has"
+
 app = typer.Typer(help="The store as a whole: upgrade it, check it, back it up and restore it.")
 
 
@@ -83,7 +85,7 @@ def backup(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(help="The folder to make.", metavar="FOLDER")],
     json: JsonOption = False,
-) -> None:
+) -> int:
     """Copy database and raw mail into a new folder, while the service runs."""
     from mailmill.cli.bars import with_bar
 
@@ -96,11 +98,20 @@ def backup(
         return await with_bar("backing up", asking, lambda: client.get("/v1/database"), output)
 
     report = invocation.call(work, makes_store=False)
+    whole = not report.get("missingSegments")
     if json:
         output.json(report)
-        return
+        return OK if whole else FAILED
     show_copy(output, report)
+    if not whole:
+        output.remark(
+            f"the backup was made and is not whole: {report['missingSegments']:,} segments of raw mail are gone, with"
+            f" the raw bytes of {report['messagesWithoutRaw']:,} messages",
+            "red",
+        )
+        output.remark(f"hint: {FETCH_AGAIN}; then make another backup")
     output.remark("the master key is not in it: keep MAILMILL_KEY, key_file or data_dir/master.key at another place")
+    return OK if whole else FAILED
 
 
 @app.command()
@@ -141,6 +152,13 @@ def restore(
             "copied from on it at once: each would remove what only the other names",
             "yellow",
         )
+    if report["missingSegments"]:
+        output.remark(
+            f"{report['missingSegments']:,} segments of raw mail were gone when the backup was made: what was in them"
+            " has no raw bytes here",
+            "yellow",
+        )
+        output.remark(f"hint: {FETCH_AGAIN}")
     output.remark("no raw mail is removed until you say that this store takes the other's place: mailmill db adopt")
     output.remark("put the master key in its place before you start the service; see: mailmill doctor")
 
