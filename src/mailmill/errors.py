@@ -35,6 +35,7 @@
     │   └── PoolTimeoutError      no connection became free before the deadline              exit 5
     ├── MessageTooLargeError      the message is above ``max_message_bytes``
     ├── ProcessorError            a processor raised, returned what is not JSON, or timed out
+    │   └── NotStartedError       … or did not run: no process or thread can be started now  exit 5
     └── DeliveryError             a destination refused or did not answer
 
 Each error says who is at fault and carries a remedy in ``hint``; neither ever holds a secret. What follows from an
@@ -318,6 +319,19 @@ class ProcessorError(MailmillError):
     def __init__(self, message: str, *, hint: str = "", permanent: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.permanent = permanent
+
+
+class NotStartedError(ProcessorError):
+    """The machine gives no process or thread to run a processor in. It did not run, which counts as no attempt."""
+
+    code = "notStarted"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            hint="look at the limits of the service (systemd: TasksMax, LimitNOFILE, MemoryMax) and the machine's free"
+            " memory; what waits is tried again by itself",
+        )
 
 
 class DeliveryError(MailmillError):

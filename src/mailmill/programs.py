@@ -78,18 +78,20 @@ async def start(
     stderr: int | None = DEVNULL,
     environ: Mapping[str, str] | None = None,
 ) -> Program:
-    """Start the program ``arguments[0]``, without a shell. Raises OSError and ValueError.
+    """Start the program ``arguments[0]``, without a shell. Raises OSError, ValueError and, without a thread to start
+    it from, RuntimeError.
 
     The streams are as `subprocess.Popen` takes them: a descriptor, which the caller may close from then on, `PIPE`,
     `DEVNULL`; None is this process's own. ``environ`` None: this process's.
     """
     given = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-    # Copies: when this is cancelled the caller closes its own, and the thread may not have come to use them.
-    own = {name: os.dup(stream) for name, stream in given.items() if stream is not None and stream >= 0}
+    own: dict[str, int] = {}
+    # Taken by whoever comes first: the standard executor keeps a job for which it could start no thread.
+    turn = [own]
 
     def run() -> subprocess.Popen[bytes]:
+        streams = given | turn.pop()
         try:
-            streams = given | own
             return subprocess.Popen(  # noqa: S603 - what is run is the caller's word
                 list(arguments),
                 stdin=streams["stdin"],
@@ -102,7 +104,16 @@ async def start(
             for descriptor in own.values():
                 os.close(descriptor)
 
-    starting = asyncio.get_running_loop().run_in_executor(None, run)
+    try:
+        # Copies: when this is cancelled the caller closes its own, and the thread may not have come to use them.
+        for name, stream in given.items():
+            if stream is not None and stream >= 0:
+                own[name] = os.dup(stream)
+        starting = asyncio.get_running_loop().run_in_executor(None, run)
+    except BaseException:
+        for descriptor in turn.pop().values() if turn else ():
+            os.close(descriptor)
+        raise
     try:
         return Program(await asyncio.shield(starting))
     except asyncio.CancelledError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from typing import Any, NoReturn
 
 from mailmill.errors import ProcessorError
+from mailmill.processing.child import HEAD
 
 
 def echo(message: Any, context: Any) -> Any:
@@ -136,3 +138,53 @@ def kill_self_over_poison(message: Any, context: Any) -> str:
     if message.summary.subject == "poison":
         kill_self(message, context)
     return "fine"
+
+
+def fork_that_returns(message: Any, context: Any) -> str:
+    """Answers only when its fork, which goes its own way out of the job, has ended."""
+    fork = os.fork()
+    if fork == 0:
+        return "the fork"
+    os.waitpid(fork, 0)
+    return "the original"
+
+
+def write_frame(message: tuple[int, str], context: Any) -> str:
+    """Writes ``(number, body)`` to the parent as if the child answered."""
+    number, body = message
+    end = next(one for one in os.listdir("/proc/self/fd") if _is_socket(f"/proc/self/fd/{one}"))
+    os.write(int(end), HEAD.pack(len(body), number) + body.encode())
+    return "its own"
+
+
+def _is_socket(path: str) -> bool:
+    return os.path.exists(path) and os.readlink(path).startswith("socket:")
+
+
+def leave_a_process(message: str, context: Any) -> int:
+    """Leaves one behind that holds the FIFO ``message`` open for writing; it has come so far that it does."""
+    code = f"import time; f = open({message!r}, 'w'); print(flush=True); time.sleep(600)"
+    left = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert left.stdout is not None
+    left.stdout.readline()
+    return os.getpid()
+
+
+def leave_one_apart(message: Any, context: Any) -> int:
+    """Leaves one behind in a session of its own, which ends when this process does."""
+    _KEPT.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True))
+    return os.getpid()
+
+
+_KEPT: list[subprocess.Popen[bytes]] = []
+
+
+def never_give_up_the_gil(message: str, context: Any) -> NoReturn:
+    """Writes its number to the FIFO ``message``, keeps that open, and lets no other thread run from then on."""
+    endless = re.compile(r"(a+)+$")
+    sys.setswitchinterval(3600)  # or another could take it before the match begins
+    with open(message, "w") as fifo:
+        fifo.write(f"{os.getpid()}\n")
+        fifo.flush()
+        endless.match("a" * 60 + "b")
+    raise AssertionError

@@ -9,6 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,31 @@ async def test_its_descriptors_are_its_own() -> None:
     assert await asyncio.to_thread(os.read, reading, 100) == b""
     os.close(reading)
     assert await running.wait() == 0
+
+
+async def test_where_there_is_no_thread_nothing_is_kept_and_nothing_started_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The standard executor keeps the job for which it could start no thread, and does it when it has one."""
+    kept, started = list[Callable[[], Any]](), list[Any]()
+
+    class Refusing(ThreadPoolExecutor):
+        def submit(self, function: Any, *_: Any, **__: Any) -> Any:
+            kept.append(function)
+            raise RuntimeError("can't start new thread")
+
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    monkeypatch.setattr(subprocess, "Popen", lambda *given, **_: started.append(given))
+    asyncio.get_running_loop().set_default_executor(Refusing())
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await programs.start(python("pass"), stdin=writing, stdout=writing)
+    os.close(writing)
+    assert os.read(reading, 1) == b""  # BlockingIOError where a copy is open
+    os.close(reading)
+    with suppress(IndexError):
+        kept[0]()
+    assert not started
 
 
 async def test_one_that_nobody_waits_for_any_more_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,7 @@ STATUS: Mapping[type[errors.MailmillError], int] = {
     errors.PoolTimeoutError: 503,
     errors.MessageTooLargeError: 422,
     errors.ProcessorError: 500,
+    errors.NotStartedError: 503,
     errors.DeliveryError: 502,
 }
 

@@ -41,8 +41,9 @@ class DaemonThreads(ThreadPoolExecutor):
             if self._closed:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if not self._idle.acquire(blocking=False) and self._started < self._size:
-                self._started += 1
-                threading.Thread(target=self._work, name=f"mailmill-thread-{self._started}", daemon=True).start()
+                name = f"mailmill-thread-{self._started + 1}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+                self._started += 1  # not one that could not be started
             self._jobs.put((future, lambda: fn(*args, **kwargs)))
         return future
 

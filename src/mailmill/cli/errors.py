@@ -71,6 +71,7 @@ EXIT_CODES: Mapping[str, int] = {
     "poolTimeout": TEMPORARY,
     "messageTooLarge": FAILED,
     "processor": FAILED,
+    "notStarted": TEMPORARY,
     "peer": FAILED,
     "delivery": FAILED,
     "noAnswer": TEMPORARY,

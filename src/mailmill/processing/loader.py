@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from mailmill.errors import StorageUnavailableError, StoreError
 from mailmill.message_parser import ParsedMessage, parse_message
+from mailmill.processing.threads import in_default_thread
 from mailmill.store.blobs import BlobRef
 from mailmill.store.sender_history import read_histories
 from mailmill.store.tables import account, blob, mailbox, message, place
@@ -60,7 +61,7 @@ class LoadedMessage:
         self.described_at = time.monotonic()
         self._raw: bytes | None = None
         self._parsed: ParsedMessage | None = None
-        self._parsing: asyncio.Task[ParsedMessage] | None = None
+        self._parsing: asyncio.Future[ParsedMessage] | None = None
         self._error: StoreError | None = None
 
     @property
@@ -93,7 +94,9 @@ class LoadedMessage:
         return self._raw
 
     async def parsed(self, parse: Parse) -> ParsedMessage:
-        """The message, parsed once however many ask. Raises StoreError where its raw bytes cannot be had."""
+        """The message, parsed once however many ask. Raises StoreError where its raw bytes cannot be had, and
+        NotStartedError where there is no thread to parse it in; a later call tries again.
+        """
         if self._parsing is None:
             raw = self.unparsed()
             if not isinstance(raw, bytes):
@@ -102,7 +105,7 @@ class LoadedMessage:
                 self._parsed, self._raw = parse(raw), None
                 await asyncio.sleep(0)
                 return self._parsed
-            self._parsing = asyncio.create_task(asyncio.to_thread(parse, raw))
+            self._parsing = in_default_thread(parse, raw)
         # One caller's cancellation must not take the others' message along.
         parsing = self._parsing
         self._parsed = await asyncio.shield(parsing)

@@ -3,6 +3,7 @@
 Laws:
 
 - A claim that was fed in is in ``held`` until its outcome is handed over: no end of a lane or the feeder loses one.
+- What the machine or the store fails to give is not the processor's fault: it counts as no attempt, and the row waits.
 - A pump asks for more before it runs dry, but takes no more ahead than it works off in a moment: rows that wait here
   could be running on another node, and newer mail of a quiet account could be before them.
 - A row whose worker died is run while nothing else of the processor runs in this process, and in a child process where
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from mailmill.errors import MailmillError, ProcessorError, StorageUnavailableError
+from mailmill.errors import MailmillError, NotStartedError, ProcessorError, StorageUnavailableError
 from mailmill.model import NO_HISTORY
 from mailmill.processing.failures import describe
 from mailmill.processing.rate import Rate
@@ -83,10 +84,6 @@ class Pump:
         """Whether there may be rows among them that crashed."""
         self.front: Final = Front()
         self.paused = False
-        self.starved = False
-        """Whether raw messages cannot be had at all: it takes no more, and what it holds is given back now and then, so
-        that no deadline ends while it waits.
-        """
         self.held: dict[int, Claim] = {}
         self._loader = loader
         self._runners = runners
@@ -96,6 +93,8 @@ class Pump:
         self._clock = clock
         self._observe = observe
         self._inbox: deque[Claim] = deque()
+        self._not_started: list[Claim] = []
+        self._without_messages = False
         self._fed = asyncio.Event()
         self._ready: asyncio.Queue[tuple[Claim, LoadedMessage | None, SenderHistory]] = asyncio.Queue()
         self._begun = asyncio.Event()
@@ -103,6 +102,14 @@ class Pump:
         self._crashed_next = True
         self._rate = Rate(processor.rate_per_minute) if processor.rate_per_minute is not None else None
         self._can_run_apart = can_be_imported(processor.function)
+
+    @property
+    def starved(self) -> bool:
+        """Whether it cannot run anything: raw messages cannot be had at all, or no process or thread to run one in. It
+        takes no more, and what it holds is given back now and then: so no deadline ends while it waits, and a node that
+        is better off may take it.
+        """
+        return self._without_messages or bool(self._not_started)
 
     def wants(self) -> Wanted | None:
         """What it would take now; None while it has enough in hand."""
@@ -125,15 +132,12 @@ class Pump:
         self._fed.set()
 
     def give_back(self) -> list[Claim]:
-        """The claims that no lane has begun, taken out of its hands."""
-        unbegun = list(self._inbox)
-        self._inbox.clear()
-        while not self._ready.empty():
-            unbegun.append(self._ready.get_nowait()[0])
+        """The claims that no lane has begun, taken out of its hands. With nothing in hand it is not starved."""
+        unbegun = self._not_started + self._take_out()
+        self._not_started = []
+        self._without_messages = False
         for claim in unbegun:
             self.held.pop(claim.message_id, None)
-        # The feeder waits for lanes that will begin nothing now.
-        self._begun.set()
         return unbegun
 
     async def run(self) -> None:
@@ -145,10 +149,20 @@ class Pump:
                 tasks.create_task(self._lane(), name=f"lane {number} of {self.processor.name}")
 
     def _take_up(self) -> None:
-        while not self._ready.empty():
-            self._ready.get_nowait()
+        self._take_out()
+        self._not_started = []
         self._inbox = deque(self.held.values())
         self._fed.set()
+
+    def _take_out(self) -> list[Claim]:
+        """What waits for a lane, out of its way."""
+        waiting = list(self._inbox)
+        self._inbox.clear()
+        while not self._ready.empty():
+            waiting.append(self._ready.get_nowait()[0])
+        # The feeder waits for lanes that will begin nothing now.
+        self._begun.set()
+        return waiting
 
     def _room(self) -> int:
         target = self._target()
@@ -187,13 +201,13 @@ class Pump:
                 except MailmillError as error:
                     # The store's trouble is not the processor's: no attempt is counted.
                     failures += 1
-                    self.starved = isinstance(error, StorageUnavailableError)
+                    self._without_messages = isinstance(error, StorageUnavailableError)
                     _log.warning("messages cannot be read", processor=self.processor.name, error=str(error))
                     await asyncio.sleep(random.uniform(0, min(_MAX_BACK_OFF_SECONDS, 0.1 * 2.0**failures)))  # noqa: S311
                     continue
                 failures = 0
-                if self.starved:
-                    self.starved = False
+                if self._without_messages:
+                    self._without_messages = False
                     self._ask()
                 for claim, message in zip(batch, loaded, strict=False):
                     if self._rate is not None:
@@ -227,11 +241,22 @@ class Pump:
             self._begun.set()
             if self._rate is not None:
                 self._ask()
-            outcome = await self._run(claim, message, history)
+            try:
+                outcome = await self._run(claim, message, history)
+            except NotStartedError as error:
+                self._stand_still(claim, error)
+                continue
             self.held.pop(claim.message_id, None)
             self._record(self, outcome)
 
+    def _stand_still(self, claim: Claim, error: NotStartedError) -> None:
+        """Begin nothing until all that has not begun was given back."""
+        if not self._not_started:
+            _log.warning("runs cannot be started", processor=self.processor.name, error=error.message, hint=error.hint)
+        self._not_started += [claim, *self._take_out()]
+
     async def _run(self, claim: Claim, message: LoadedMessage | None, history: SenderHistory) -> Finished | Failed:
+        """What came of it, whatever it was. Raises NotStartedError where there was no run."""
         started = perf_counter()
         try:
             if message is None:
@@ -259,12 +284,15 @@ class Pump:
             outcome = await self._runners.run(
                 self.processor, content, context, size_bytes=message.size_bytes, apart=apart
             )
+        except NotStartedError:
+            raise
         except Exception as error:  # noqa: BLE001 - a row's failure is recorded, whatever it is; the lane goes on
             failure = describe(error)
-            return Failed(claim, failure.message, self._retry_after(claim, failure))
-        finally:
             self._note(perf_counter() - started)
-        return Finished(claim, outcome.value, perf_counter() - started, outcome.announce)
+            return Failed(claim, failure.message, self._retry_after(claim, failure))
+        seconds = perf_counter() - started
+        self._note(seconds)
+        return Finished(claim, outcome.value, seconds, outcome.announce)
 
     def _retry_after(self, claim: Claim, failure: ProcessorError) -> float | None:
         return retry_after(

@@ -12,7 +12,7 @@ from mailmill.model import EventName
 from mailmill.processing import json_value
 from mailmill.processing.children import Children
 from mailmill.processing.failures import describe, too_slow
-from mailmill.processing.threads import DEFAULT_SIZE, Threads
+from mailmill.processing.threads import DEFAULT_SIZE, Threads, in_default_thread
 
 if TYPE_CHECKING:
     from mailmill.processing.registry import Context, Processor
@@ -46,7 +46,8 @@ class Runners:
     async def run(
         self, processor: Processor, message: Any, context: Context, *, size_bytes: int = 0, apart: bool = False
     ) -> Outcome:
-        """Run it once. Raises ProcessorError for all that went wrong; only a cancellation of the caller is let through.
+        """Run it once. Raises ProcessorError for all that went wrong (NotStartedError where the machine gave it no
+        process or thread); only a cancellation of the caller is let through.
 
         ``size_bytes`` says about how big ``message`` is. ``apart``: in a child process, of whatever kind the processor
         is; its function must be one that can be imported there, and ``message`` may be raw bytes.
@@ -59,6 +60,8 @@ class Runners:
                 raise
             # Not ours: the function let a cancellation of its own making escape.
             raise describe(error) from error
+        except ProcessorError:
+            raise
         except BaseException as error:
             # A Rust panic, KeyboardInterrupt, SystemExit: raised by the function, they are the row's failure. Ours is
             # a cancellation alone.
@@ -89,7 +92,7 @@ class Runners:
             if json_value.is_small(value):
                 text = json_value.encode(value)
             else:
-                text = await asyncio.to_thread(json_value.encode, value)
+                text = await in_default_thread(json_value.encode, value)
         return Outcome(text, _announced(processor, value))
 
     async def _run_on_loop(self, processor: Processor, message: Any, context: Context) -> Any:

@@ -3,6 +3,9 @@
 A thread cannot be killed. One whose job outlives its timeout is *stuck*: it is counted, and another takes its place, up
 to a cap; beyond it jobs wait until a stuck one returns. The standard library's executor is not used because the
 interpreter joins its threads when it ends: one stuck job would keep the service from stopping. These are daemons.
+
+Law: jobs at work and free places are together ``size - max(0, stuck - max_stuck)``, whichever of the stuck come back.
+A thread is started where those that are there all have a job; one that cannot be started costs no place.
 """
 
 from __future__ import annotations
@@ -13,14 +16,17 @@ import os
 import threading
 from collections import deque
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from mailmill.errors import NotStartedError
 from mailmill.processing.failures import too_slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFAULT_SIZE: Final = min(32, (os.cpu_count() or 1) + 4)
+
+T = TypeVar("T")
 
 
 class _Job:
@@ -54,11 +60,11 @@ class Threads:
         """``function(*arguments)`` in a thread, timed from when a thread is free; raises what it raised.
 
         ProcessorError where it took longer than ``timeout_seconds``. After that or a cancellation the thread
-        goes on, and its outcome is dropped.
+        goes on, and its outcome is dropped. NotStartedError where there is no thread for it; it did not run.
         """
         await self._acquire()
         job = _Job(function, arguments, asyncio.get_running_loop())
-        if self._started < self.size + self.stuck:
+        if self._started < self.size + min(self.stuck, self.max_stuck) - self._free:
             self._start_thread()
         self._jobs.put(job)
         try:
@@ -112,22 +118,34 @@ class Threads:
             self._release()
             return
         self.stuck += 1
-        replaced = self.stuck <= self.max_stuck
-        if replaced:
+        if self.stuck <= self.max_stuck:
             self._release()
+        job.future.add_done_callback(self._take_back)
 
-        def came_back(_: object) -> None:
-            self.stuck -= 1
-            if not replaced:
-                self._release()
-
-        job.future.add_done_callback(came_back)
+    def _take_back(self, _: object) -> None:
+        # By how many are stuck now, not by whether this one was replaced: any other may have come back before it.
+        if self.stuck > self.max_stuck:
+            self._release()
+        self.stuck -= 1
 
     def _start_thread(self) -> None:
+        name = f"mailmill-processor-{self._started + 1}"
+        try:
+            threading.Thread(target=_work, args=(self._jobs,), name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            self._release()
+            raise NotStartedError(f"no thread could be started: {error}") from error
         self._started += 1
-        threading.Thread(
-            target=_work, args=(self._jobs,), name=f"mailmill-processor-{self._started}", daemon=True
-        ).start()
+
+
+def in_default_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    """``function(*arguments)`` in a thread of the loop's own executor. Raises NotStartedError at once where there is
+    none for it: told apart from what the function raises, which the future has.
+    """
+    try:
+        return asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    except RuntimeError as error:
+        raise NotStartedError(f"no thread could be started: {error}") from error
 
 
 def _work(jobs: SimpleQueue[_Job | None]) -> None:

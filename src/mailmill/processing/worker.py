@@ -513,7 +513,7 @@ class Worker:
                     self._unbegun += pump.give_back()
                 if starved:
                     # With nothing in hand it may try again.
-                    pump.starved, pump.look = False, not pause
+                    pump.look = not pause
             if self._unbegun:
                 async with self._database.write() as connection:
                     await queue.release(connection, self.worker_id, self._unbegun)

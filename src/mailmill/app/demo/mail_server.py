@@ -83,7 +83,8 @@ async def demo_server() -> AsyncIterator[DemoServer]:
         )
     # Hexadecimal: a password that begins with a dash would pass for an option.
     server = DemoServer("127.0.0.1", _free_port(), secrets.token_hex(12))
-    command = [sys.executable, "-c", _PROGRAM]
+    # -P: what lies in the working directory is none of its modules.
+    command = [sys.executable, "-P", "-c", _PROGRAM]
     command += ["--host", server.host, "--port", str(server.port), "--no-tls"]
     command += ["--no-service", "admin", "--no-service", "managesieve"]
     command += ["dict", "--demo-user", USERNAME, "--demo-password", server.password]
