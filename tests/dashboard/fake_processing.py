@@ -57,6 +57,7 @@ class FakeReprocessing:
 
     def __init__(self) -> None:
         self.asked: list[JsonObject] = []
+        self.joined = False
         self.steps: list[JsonObject] = [
             {"state": "running", "total": None, "queued": 0, "left": None, "queuedAt": None},
             {"state": "running", "total": 5, "queued": 3, "left": 5, "queuedAt": None},
@@ -72,7 +73,7 @@ class FakeReprocessing:
             return self._answer({"state": "dryRun", "total": 5, "queued": 0, "left": 5, "queuedAt": None}) | {
                 "id": None
             }
-        return self._answer(self.steps[-1] if asked["wait"] else self.steps[0])
+        return self._answer(self.steps[-1] if asked["wait"] else self.steps[0]) | {"joined": self.joined}
 
     async def show(self, reprocess_id: int) -> JsonObject:
         if reprocess_id != 1:
@@ -88,6 +89,12 @@ class FakeReprocessing:
         self.steps = [{"state": "cancelled", "total": 2, "queued": 2, "left": 1, "queuedAt": None}]
         return self._answer(self.steps[0]) | {"dropped": 3}
 
+    async def cancel_all(self, processor: str) -> JsonObject:
+        if processor != "threat" or self.steps[0]["state"] in ("done", "cancelled"):
+            return {"processor": processor, "dropped": 0, "begun": 0, "cancelled": []}
+        cancelled = await self.cancel(1)
+        return {"processor": processor, "dropped": 3, "begun": 2, "cancelled": [cancelled]}
+
     async def list(self) -> list[JsonObject]:
         return [self._answer(self.steps[0])]
 
@@ -102,6 +109,7 @@ class FakeReprocessing:
             "versionBelow": None,
             "all": False,
             "failed": 1,
+            "paused": False,
             "createdAt": "2026-05-04T11:39:00.000Z",
             **step,
         }

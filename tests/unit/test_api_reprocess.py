@@ -46,7 +46,7 @@ async def test_it_asks_for_what_is_wanted(api: Any, fake: FakeUseCases) -> None:
     }
     response = await api.post("/v1/reprocess", json=body)
     assert response.status_code == 200
-    routes_reprocess.ReprocessAnswer.model_validate(response.json())
+    assert not routes_reprocess.ReprocessAsked.model_validate(response.json()).joined
     [asked] = fake.reprocessing.asked
     assert asked == {
         "processor": "threat",
@@ -129,3 +129,12 @@ async def test_one_is_cancelled(api: Any, fake: FakeUseCases) -> None:
     fake.reprocessing.steps = fake.reprocessing.steps[-1:]
     fake.reprocessing.steps[0]["state"] = "done"
     assert (await api.delete("/v1/reprocess/1")).status_code == 409
+
+
+async def test_all_of_a_processor_are_cancelled(api: Any) -> None:
+    response = await api.delete("/v1/reprocess", params={"processor": "threat"})
+    answer = routes_reprocess.ReprocessAllCancelled.model_validate(response.json())
+    assert (answer.dropped, answer.begun, [each.state for each in answer.cancelled]) == (3, 2, ["cancelled"])
+    again = await api.delete("/v1/reprocess", params={"processor": "threat"})
+    assert (again.status_code, again.json()["cancelled"]) == (200, [])
+    assert (await api.delete("/v1/reprocess")).status_code == 400

@@ -53,6 +53,49 @@ def test_with_wait_until_all_is_processed(run: Run, service: CannedUseCases) -> 
     assert service.reprocessing.asked[0]["everything"]
 
 
+def test_that_the_processor_is_paused_is_said_at_once(run: Run, service: CannedUseCases) -> None:
+    """To who waits before anything comes of it; to who does not, instead of that it goes on."""
+    pause(service, 1, 2)
+    code, out, err = run("reprocess", "-p", "threat", "--wait")
+    assert (code, out) == (0, "5 messages processed again by threat version 2\n")
+    assert err.splitlines()[0] == "threat is paused: mailmill queue resume threat"
+    assert err.count("is paused") == 1
+    assert json.loads(run("reprocess", "-p", "threat", "--wait", "--json")[1])["state"] == "done"
+
+
+def test_of_one_that_is_paused_it_is_not_said_that_it_goes_on(run: Run, service: CannedUseCases) -> None:
+    pause(service, 0, 1, 2)
+    code, out, err = run("reprocess", "-p", "threat")
+    assert (code, out) == (0, "5 messages queued again for threat version 2, 4 left to process\n")
+    assert "threat is paused: mailmill queue resume threat" in err
+    assert "goes on" not in err
+
+
+def test_json_says_on_stderr_what_a_wait_is_for(run: Run, service: CannedUseCases) -> None:
+    pause(service, 0, 1)
+    code, out, err = run("reprocess", "-p", "threat", "--wait", "--json")
+    assert (code, json.loads(out)["state"]) == (0, "done")
+    assert err == "threat is paused: mailmill queue resume threat\n"
+
+
+def test_that_the_same_was_asked_for_before_is_said(run: Run, service: CannedUseCases) -> None:
+    service.reprocessing.joined = True
+    service.reprocessing.steps[-1] |= {"total": 8, "queued": 3}
+    code, out, err = run("reprocess", "-p", "threat", "--wait")
+    assert (code, out) == (0, "8 messages processed again by threat version 2\n"), (
+        "what it waited for, not what it queued"
+    )
+    assert "the same was asked for at 2026-05-04T11:39:00.000Z and is not over: nothing is queued twice" in err
+
+
+def test_who_waits_for_one_that_is_cancelled_is_told_and_fails(run: Run, service: CannedUseCases) -> None:
+    cancelled = {"state": "cancelled", "total": 2, "queued": 2, "left": 1, "queuedAt": "2026-05-04T11:40:00.000Z"}
+    service.reprocessing.steps.insert(1, cancelled)
+    code, out, err = run("reprocess", "-p", "threat", "--wait")
+    assert (code, out) == (1, "cancelled: 2 messages were or are processed again by threat version 2\n")
+    assert "it was cancelled before all was processed" in err
+
+
 def test_a_dry_run_only_counts(run: Run, service: CannedUseCases) -> None:
     code, out, _ = run("reprocess", "--processor", "threat", "--failed", "--version-below", "2", "--dry-run")
     assert (code, out) == (0, "5 messages would be processed again by threat version 2\n")
@@ -124,6 +167,11 @@ def test_what_runs_for_a_processor_is_cancelled(run: Run) -> None:
 def test_a_cancelled_one_as_json(run: Run) -> None:
     code, out, _ = run("reprocess", "--processor", "threat", "--cancel", "--json")
     assert (code, [each["dropped"] for each in json.loads(out)["cancelled"]]) == (0, [3])
+
+
+def pause(service: CannedUseCases, *steps: int) -> None:
+    for step in steps:
+        service.reprocessing.steps[step]["paused"] = True
 
 
 def test_it_goes_with_nothing_else(run: Run) -> None:

@@ -44,7 +44,8 @@ async def cancelling(store: Database) -> ReprocessRow:
         found = await reprocess_pieces.look(connection, row, 0)
         await reprocess_pieces.put_piece(connection, row, found, 1001.0)
         await connection.execute(update(work).where(work.c.message_id.in_((3, 4))).values(state="throttled"))
-        return await reprocess_cancel.mark(connection, row.id)
+        [marked] = await reprocess_cancel.mark(connection, [row.id])
+        return marked
 
 
 @pytest.mark.parametrize("lowest", [1, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from work_rows import add_account, add_messages, add_place, finished, new_work
 
 from harness import steps
 from mailmill.errors import NotFoundError
-from mailmill.store import ledger, outbox, queue, reprocess, reprocess_pieces, sequencer
+from mailmill.store import ledger, outbox, queue, reprocess, reprocess_pieces, reprocess_scope, sequencer
 from mailmill.store.database import Database
 from mailmill.store.message_queries import get_message
 from mailmill.store.queue import Claim, Failed
@@ -68,9 +69,11 @@ async def have_work(
         )
 
 
-async def asked(database: Database, wanted: Wanted | None = None, version: int = 2) -> ReprocessRow:
+async def asked(
+    database: Database, wanted: Wanted | None = None, version: int = 2, now: float = CREATED_AT
+) -> ReprocessRow:
     async with database.write() as connection:
-        return await reprocess.create(connection, "threat", version, wanted or Wanted(), CREATED_AT)
+        return await reprocess.create(connection, "threat", version, wanted or Wanted(), now)
 
 
 async def look(database: Database, row: ReprocessRow, **limits: int) -> Look:
@@ -78,16 +81,23 @@ async def look(database: Database, row: ReprocessRow, **limits: int) -> Look:
         return await reprocess_pieces.look(connection, row, row.position, **limits)
 
 
-async def piece(database: Database, row: ReprocessRow, found: Look | None = None, **limits: int) -> ReprocessRow | None:
+async def left(database: Database, row: ReprocessRow) -> int:
+    async with database.read() as connection:
+        return await reprocess_scope.left(connection, row)
+
+
+async def piece(
+    database: Database, row: ReprocessRow, found: Look | None = None, now: float = 1001.0, **limits: int
+) -> ReprocessRow | None:
     found = found or await look(database, row, **limits)
     async with database.write() as connection:
-        return await reprocess_pieces.put_piece(connection, row, found, 1001.0)
+        return await reprocess_pieces.put_piece(connection, row, found, now)
 
 
-async def all_of(database: Database, row: ReprocessRow, **limits: int) -> ReprocessRow:
+async def all_of(database: Database, row: ReprocessRow, now: float = 1001.0, **limits: int) -> ReprocessRow:
     """All pieces, as far as they go."""
     while not row.done:
-        moved = await piece(database, row, **limits)
+        moved = await piece(database, row, now=now, **limits)
         assert moved is not None
         if moved.position <= row.position and not moved.done:
             return moved
@@ -318,15 +328,57 @@ async def test_a_failed_row_comes_back_and_one_that_killed_its_worker_alone(data
     assert [error.error for error in open_work[0].errors] == ["boom"]
 
 
-async def test_how_much_is_left(database: Database) -> None:
+async def test_what_the_queue_holds_of_a_processor(database: Database) -> None:
     await stored(database, 1, 2, 3, 4)
     await have_work(database, 4, state="failed", version=2)
     await all_of(database, await asked(database))
     held = await claimed(database)
     async with database.write() as connection:
         await steps.finish(connection, "w", [finished(held[0])], [_failed(held[1])], 1003.0)
-    async with database.read() as connection:
-        assert await reprocess.lane(connection, "threat") == reprocess.Lane(left=1, failed=2)
+    async with database.write() as connection:
+        assert await reprocess.lane(connection, "threat") == reprocess.Lane(oldest_at=1001.0, failed=2)
+        await connection.execute(work.delete().where(work.c.state != "failed"))
+        assert await reprocess.lane(connection, "threat") == reprocess.Lane(oldest_at=None, failed=2)
+
+
+async def test_what_is_left_is_what_waits_for_its_messages_whoever_queued_it(database: Database) -> None:
+    await stored(database, 1, 2, 3)
+    await stored(database, 4, account_id=2)
+    async with database.write() as connection:
+        await connection.execute(update(message).values(internal_date=message.c.id * 10.0))
+        await add_place(connection, 2, "Lists")
+    await have_work(database, 1, state="waiting")
+    await all_of(database, await asked(database))
+    assert await left(database, await all_of(database, await asked(database))) == 4
+    assert await left(database, await asked(database, Wanted(account_ids=(2,)))) == 1
+    assert await left(database, await asked(database, Wanted(since=20.0, until=40.0))) == 2
+    assert await left(database, await asked(database, Wanted(mailboxes=("Lists",)))) == 1
+    assert await left(database, await asked(database, Wanted(failed=True), now=1002.0)) == 0, "none of these had failed"
+    await claimed(database)
+    async with database.write() as connection:
+        await connection.execute(update(work).where(work.c.message_id == 2).values(state="failed"))
+    assert await left(database, await asked(database)) == 3
+
+
+async def test_what_was_queued_after_its_own_last_row_is_not_left_of_it(database: Database) -> None:
+    await stored(database, 1)
+    row = await all_of(database, await asked(database))
+    await finish(database, await claimed(database), '"new"')
+    await stored(database, 2)
+    later = await all_of(database, await asked(database, Wanted(everything=True), now=1004.0), now=1005.0)
+    assert (await left(database, row), await left(database, later)) == (0, 2)
+
+
+async def test_what_failed_since_it_was_queued_is_not_brought_back_by_a_second_look(database: Database) -> None:
+    await stored(database, 1, 2)
+    await have_work(database, 1, state="failed")
+    for wanted in (Wanted(failed=True), Wanted(everything=True)):
+        row = await all_of(database, await asked(database, wanted))
+        async with database.write() as connection:
+            await connection.execute(update(work).values(state="failed"))
+        assert await look(database, replace(row, position=0)) == ([], 2)
+        async with database.write() as connection:
+            await connection.execute(update(work).values(enqueued_at=600.0))
 
 
 async def test_totals_and_lists(database: Database) -> None:
@@ -386,7 +438,7 @@ async def test_the_same_version_replaces_its_result_only_when_it_has_succeeded(d
         await steps.finish(connection, "w", [], [_failed(held)], 1003.0)
     assert await results(database, 1) == [(2, "old", True)]
     assert await status(database, 1) == "failed"
-    await all_of(database, await asked(database, Wanted(failed=True)))
+    await all_of(database, await asked(database, Wanted(failed=True), now=1004.0))
     await finish(database, await claimed(database), '"new"')
     assert await results(database, 1) == [(2, "new", True)]
 

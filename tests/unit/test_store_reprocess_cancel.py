@@ -12,7 +12,6 @@ from sqlalchemy import select, update
 from work_rows import add_account, add_messages, new_work
 
 from harness import steps
-from mailmill.errors import NotFoundError
 from mailmill.store import queue, reprocess, reprocess_cancel, reprocess_pieces
 from mailmill.store.database import Database
 from mailmill.store.reprocess import ReprocessRow, Wanted
@@ -55,7 +54,7 @@ async def cancelled(database: Database, row: ReprocessRow) -> tuple[int, Reproce
     """How many rows went, and what is told of it."""
     taken = 0
     async with database.write() as connection:
-        marked = await reprocess_cancel.mark(connection, row.id)
+        [marked] = await reprocess_cancel.mark(connection, [row.id])
         assert marked.cancelled
     for step in reprocess_cancel.STEPS:
         piece = -1
@@ -142,6 +141,23 @@ async def test_what_had_failed_is_failed_again_with_its_errors(database: Databas
     ] * 2
 
 
+async def test_what_is_failed_again_is_there_for_another_one_that_had_brought_it_back(database: Database) -> None:
+    """The other was asked for while it was at work, so that its rows go with it."""
+    await stored(database, 1, 2)
+    errors = json.dumps([{"at": 601.0, "kind": "attempt", "error": "no"}])
+    async with database.write() as connection:
+        await queue.enqueue(connection, [new_work(1), new_work(2)], 600.0)
+    await change(database, 1, 2, state="failed", attempt=5, errors=errors, last_error="no")
+    row = await asked(database, Wanted(failed=True))
+    other = await queued(database, await asked(database, Wanted(everything=True), now=1000.5))
+    assert (await cancelled(database, row))[0] == 2
+    async with database.read() as connection:
+        [again] = await reprocess.list_running(connection)
+    assert again.id == other.id
+    await queued(database, again)
+    assert await states(database) == {1: "pending", 2: "pending"}
+
+
 async def test_only_its_own_accounts_are_meant(database: Database) -> None:
     await stored(database, 1)
     await stored(database, 2, account_id=2)
@@ -182,7 +198,7 @@ async def test_a_crash_while_it_is_taken_back_is_carried_on(database: Database) 
     await stored(database, *range(1, 6))
     row = await queued(database, await asked(database))
     async with database.write() as connection:
-        await reprocess_cancel.mark(connection, row.id)
+        await reprocess_cancel.mark(connection, [row.id])
         await reprocess_cancel.take_back(connection, row, reprocess_cancel.STEPS[0], 1002.0, limit=2)
     async with database.read() as connection:
         [left] = await reprocess.list_running(connection)
@@ -191,7 +207,18 @@ async def test_a_crash_while_it_is_taken_back_is_carried_on(database: Database) 
     assert (await cancelled(database, left))[0] == 3
 
 
-async def test_there_must_be_one(database: Database) -> None:
-    with pytest.raises(NotFoundError):
-        async with database.write() as connection:
-            await reprocess_cancel.mark(connection, 77)
+async def test_all_that_are_marked_together_stay_cancelled(database: Database) -> None:
+    """Also the one that passed over the rows of the other, and the other way round."""
+    await stored(database, 1, 2, 3)
+    first = await queued(database, await asked(database), limit=2)
+    second = await queued(database, await asked(database, Wanted(everything=True)))
+    async with database.write() as connection:
+        marked = await reprocess_cancel.mark(connection, [second.id, first.id, 77])
+    assert [(each.id, each.state) for each in marked] == [(first.id, "cancelling"), (second.id, "cancelling")]
+    told = [(await cancelled(database, each))[1] for each in marked]
+    assert [(each.state, each.queued) for each in told] == [("cancelled", -1), ("cancelled", 1)]
+    assert await states(database) == {}
+    async with database.write() as connection:
+        assert await reprocess.list_running(connection) == []
+        again = await reprocess_cancel.mark(connection, [first.id])
+    assert [each.state for each in again] == ["cancelled"]

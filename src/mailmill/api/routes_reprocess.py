@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Path, Request
+from fastapi import APIRouter, Body, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.responses import JSONResponse, Response
@@ -51,16 +51,30 @@ class ReprocessAnswer(BaseModel):
     processor: str
     version: int
     state: Literal["running", "done", "cancelling", "cancelled", "dryRun"]
-    total: int | None = Field(description="Messages it is about; null until they are counted.")
-    queued: int = Field(description="Messages that are in the queue, or have been.")
+    total: int | None = Field(
+        description="Messages it is about, with those that were in the queue already; null until they are counted."
+    )
+    queued: int = Field(description="Messages that it has put into the queue.")
     left: int | None = Field(description="Messages that are still to be queued or to be processed.")
     failed: int = Field(description="Work for this processor that failed for good, of whatever origin.")
+    paused: bool = Field(description="The processor is paused: nothing is processed until it is resumed.")
     created_at: str
     queued_at: str | None = Field(description="When the last message was put into the queue.")
 
 
+class ReprocessAsked(ReprocessAnswer):
+    joined: bool = Field(default=False, description="The same was asked for before and is not over: this is that one.")
+
+
 class ReprocessCancelled(ReprocessAnswer):
     dropped: int = Field(description="Messages that are not processed again, though they were queued.")
+
+
+class ReprocessAllCancelled(BaseModel):
+    processor: str
+    dropped: int = Field(description="Messages that are not processed again, though they were queued.")
+    begun: int = Field(description="Messages that are or were processed again all the same.")
+    cancelled: list[ReprocessCancelled]
 
 
 class ReprocessList(BaseModel):
@@ -70,11 +84,12 @@ class ReprocessList(BaseModel):
 @router.post(
     "",
     summary="Run a processor again over messages that are there",
-    responses=answers(ReprocessAnswer, ERRORS, NOT_FOUND),
+    responses=answers(ReprocessAsked, ERRORS, NOT_FOUND),
 )
 async def start(request: Request, door: Door, wanted: Annotated[ReprocessRequest, Body()]) -> Response:
     """Behind new mail, and without taking anything away: results stay until newer ones are recorded. It goes on by
-    itself, also after a restart; `GET /v1/reprocess/{id}` says how far it is.
+    itself, also after a restart; `GET /v1/reprocess/{id}` says how far it is. The same, asked for again before it is
+    over, is joined.
     """
     asking = door.reprocessing.start(
         processor=wanted.processor,
@@ -110,10 +125,22 @@ async def show(door: Door, reprocess_id: Annotated[int, Path(ge=1, le=2**53)]) -
 )
 async def cancel(request: Request, door: Door, reprocess_id: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
     """Queues no more of it, and drops what is queued and has not begun; what has begun goes on, and what has failed
-    before is failed again. Answers when that is done, or, with the state `cancelling`, where others hold the last rows
-    for longer than a moment; then, and where nobody waits any more, it goes on by itself.
+    before is failed again. Others for the same messages go with it. Answers when that is done, or, with the state
+    `cancelling`, where others hold the last rows for longer than a moment; then, and where nobody waits any more, it
+    goes on by itself.
     """
     answer = await until_gone(request, door.reprocessing.cancel(reprocess_id))
+    if answer is None:
+        return error_response(503, "stopping", "the service stops; the cancelling goes on when it runs again")
+    return JSONResponse(answer)
+
+
+@router.delete("", summary="Cancel all of a processor", responses=answers(ReprocessAllCancelled, ERRORS))
+async def cancel_all(
+    request: Request, door: Door, processor: Annotated[str, Query(min_length=1, max_length=200)]
+) -> Response:
+    """As `DELETE /v1/reprocess/{id}` for each one that is not over, all at once."""
+    answer = await until_gone(request, door.reprocessing.cancel_all(processor))
     if answer is None:
         return error_response(503, "stopping", "the service stops; the cancelling goes on when it runs again")
     return JSONResponse(answer)

@@ -12,10 +12,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, literal_column, select, update
 
 from mailmill.errors import NotFoundError
-from mailmill.store.queue_rows import BACKLOG
 from mailmill.store.tables import mailbox, message, reprocess, work
 from mailmill.store.work_state import FAILED, NOT_PENDING, PENDING
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 KEPT_SECONDS: Final = 30 * 86400.0
 """How long one that is done can be asked about."""
+
+_NEWEST: Final = select(func.coalesce(func.max(message.c.id), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +78,24 @@ class ReprocessRow:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A processor's rows at the backlog's priority that are still to run (history's among them), and all its failed
-    ones."""
+    """Of all that a processor has in the queue: when the oldest row that waits or runs was queued (None: there is
+    none), and how many failed for good."""
 
-    left: int
+    oldest_at: float | None
     failed: int
 
 
 async def create(connection: AsyncConnection, processor: str, version: int, wanted: Wanted, now: float) -> ReprocessRow:
     """Note what is asked for. Nothing is queued yet: ``reprocess_pieces`` does that. Forgets what was done long ago."""
     await connection.execute(reprocess.delete().where(reprocess.c.finished_at < now - KEPT_SECONDS))
-    newest = select(func.coalesce(func.max(message.c.id), 0)).scalar_subquery()
     made = await connection.execute(
         insert(reprocess)
         .values(
             processor=processor,
             version=version,
-            asked=json.dumps(asdict(wanted)),
+            asked=_as_text(wanted),
             state="running",
-            last_id=newest,
+            last_id=_NEWEST.scalar_subquery(),
             created_at=now,
         )
         .returning(reprocess)
@@ -107,8 +107,13 @@ async def preview(
     connection: AsyncConnection, processor: str, version: int, wanted: Wanted, now: float
 ) -> ReprocessRow:
     """What :func:`create` would note, for a look without consequences."""
-    newest = await connection.scalar(select(func.coalesce(func.max(message.c.id), 0)))
-    return ReprocessRow(0, processor, version, wanted, "running", 0, newest or 0, None, None, 0, now, None)
+    newest = await newest_message(connection)
+    return ReprocessRow(0, processor, version, wanted, "running", 0, newest, None, None, 0, now, None)
+
+
+async def newest_message(connection: AsyncConnection) -> int:
+    """The highest id; 0 where there is no message."""
+    return await connection.scalar(_NEWEST) or 0
 
 
 async def get(connection: AsyncConnection, reprocess_id: int) -> ReprocessRow:
@@ -124,6 +129,15 @@ async def get(connection: AsyncConnection, reprocess_id: int) -> ReprocessRow:
 async def list_all(connection: AsyncConnection, limit: int = 100) -> list[ReprocessRow]:
     """The newest first."""
     rows = await connection.execute(select(reprocess).order_by(reprocess.c.id.desc()).limit(limit))
+    return [row_of(row) for row in rows]
+
+
+async def list_of(connection: AsyncConnection, processor: str, wanted: Wanted | None = None) -> list[ReprocessRow]:
+    """Those of a processor that are not cancelled (of these for the messages of ``wanted``), the newest first."""
+    mine = [reprocess.c.processor == processor, reprocess.c.state != "cancelled"]
+    if wanted is not None:
+        mine.append(reprocess.c.asked == _as_text(wanted))
+    rows = await connection.execute(select(reprocess).where(*mine).order_by(reprocess.c.id.desc()))
     return [row_of(row) for row in rows]
 
 
@@ -149,19 +163,26 @@ async def set_total(connection: AsyncConnection, reprocess_id: int, total: int) 
     )
 
 
+async def extend(connection: AsyncConnection, row: ReprocessRow, last_id: int, more: int) -> ReprocessRow:
+    """Make it look up to ``last_id``, where ``more`` messages are to be queued; not where it was cancelled or extended
+    meanwhile."""
+    still = (reprocess.c.state.in_(("running", "done")), reprocess.c.last_id == row.last_id)
+    await connection.execute(
+        update(reprocess)
+        .where(reprocess.c.id == row.id, *still)
+        .values(state="running", last_id=last_id, total=reprocess.c.total + more, finished_at=None)
+    )
+    return await get(connection, row.id)
+
+
 async def lane(connection: AsyncConnection, processor: str) -> Lane:
-    """What is left in the queue of what reprocessing put there; counted by index."""
+    """Of what the processor has in the queue."""
     mine = work.c.processor == processor
-    pending = await connection.scalar(
-        select(func.count()).select_from(work).where(PENDING, mine, work.c.priority == BACKLOG)
-    )
-    others = await connection.scalar(
-        select(func.count())
-        .select_from(work)
-        .where(NOT_PENDING, work.c.state != "failed", mine, work.c.priority == BACKLOG)
-    )
+    # Pending or not: each has an index of its own, and both together have none.
+    not_over = (PENDING, NOT_PENDING & (work.c.state != literal_column("'failed'")))
+    oldest = [await connection.scalar(select(func.min(work.c.enqueued_at)).where(mine, state)) for state in not_over]
     failed = await connection.scalar(select(func.count()).select_from(work).where(FAILED, mine))
-    return Lane((pending or 0) + (others or 0), failed or 0)
+    return Lane(min((each for each in oldest if each is not None), default=None), failed or 0)
 
 
 def row_of(row: Row[Any]) -> ReprocessRow:
@@ -182,3 +203,7 @@ def row_of(row: Row[Any]) -> ReprocessRow:
         row.created_at,
         row.finished_at,
     )
+
+
+def _as_text(wanted: Wanted) -> str:
+    return json.dumps(asdict(wanted))

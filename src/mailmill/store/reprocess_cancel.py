@@ -12,7 +12,9 @@ Laws:
 - A row is taken back for what it is (of this processor, at the backlog's priority, queued since, and after its message
   was stored), for no row says who queued it. Another reprocessing that was at work meanwhile may have passed over a
   message because its row was there: it looks at all of its messages again.
-- What had failed before is failed again, with the errors that it had.
+- So all that are to be cancelled are marked in one transaction, before anything is taken back: one that is left out
+  would bring the rows of the others back. ``queued`` of one may fall below 0 by what another queued; the sum is right.
+- What had failed before is failed again, with the errors that it had, and as if it had been queued before them.
 - A transaction is one piece of one of `STEPS`: each locks messages of its own, upwards, before their work. Two in one
   transaction would lock lower messages while they hold the work of higher ones, and wait in a circle with a worker.
 """
@@ -31,6 +33,8 @@ from mailmill.store.tables import reprocess as asked
 from mailmill.store.work_state import PENDING, THROTTLED
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy import Row, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -53,12 +57,12 @@ STEPS: Final = tuple(Step(state, had_failed) for state in (PENDING, THROTTLED) f
 """All that there is to be taken back, step by step."""
 
 
-async def mark(connection: AsyncConnection, reprocess_id: int) -> ReprocessRow:
-    """From now on nothing more of it is queued. Raises NotFoundError."""
-    await connection.execute(
-        update(asked).where(asked.c.id == reprocess_id, asked.c.state != "cancelled").values(state="cancelling")
-    )
-    return await reprocess.get(connection, reprocess_id)
+async def mark(connection: AsyncConnection, reprocess_ids: Collection[int]) -> list[ReprocessRow]:
+    """From now on nothing more of these is queued. As they are then, those that there are, the oldest first."""
+    these = asked.c.id.in_(reprocess_ids)
+    await connection.execute(dialect.lock(connection, select(asked.c.id).where(these).order_by(asked.c.id), of=asked))
+    await connection.execute(update(asked).where(these, asked.c.state != "cancelled").values(state="cancelling"))
+    return [reprocess.row_of(row) for row in await connection.execute(select(asked).where(these).order_by(asked.c.id))]
 
 
 async def take_back(
@@ -165,14 +169,19 @@ async def _fail_again(connection: AsyncConnection, row: ReprocessRow, state: Col
             await connection.execute(
                 update(work)
                 .where(work.c.message_id == bindparam("of_message"), work.c.processor == row.processor)
-                .values(state="failed", attempt=bindparam("attempts"), last_error=bindparam("error")),
+                .values(
+                    state="failed",
+                    attempt=bindparam("attempts"),
+                    last_error=bindparam("error"),
+                    enqueued_at=bindparam("failed_at"),
+                ),
                 free,
             )
         failed_again += len(free)
     return failed_again
 
 
-def _as_it_was(row: Row[tuple[int, str, float]]) -> dict[str, int | str]:
+def _as_it_was(row: Row[tuple[int, str, float]]) -> dict[str, float | str]:
     errors = work_errors.read(row.errors)
     attempts = sum(error.kind == "attempt" for error in errors)
-    return {"of_message": row.message_id, "attempts": attempts, "error": errors[-1].error}
+    return {"of_message": row.message_id, "attempts": attempts, "error": errors[-1].error, "failed_at": errors[-1].at}

@@ -22,7 +22,8 @@ from mailmill.store import dialect, queue
 from mailmill.store.fair_order import Tags, read_tags
 from mailmill.store.queue_rows import BACKLOG, NewWork
 from mailmill.store.reprocess import row_of
-from mailmill.store.tables import account, mailbox, message, place, reprocess, result, work
+from mailmill.store.reprocess_scope import of_messages
+from mailmill.store.tables import account, message, reprocess, result, work
 from mailmill.store.work_state import FAILED
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ async def look(connection: AsyncConnection, row: ReprocessRow, after: int, *, li
 async def put_piece(connection: AsyncConnection, row: ReprocessRow, found: Look, now: float) -> ReprocessRow | None:
     """Queue what a :func:`look` from ``row.position`` found, as far as it is still to be queued, and move on.
 
-    Returns the row as it is then; None where another process has it in hand or has moved it on.
+    Returns the row as it is then; None where another process has it in hand, has moved it on or has extended it.
     """
-    mine = select(reprocess).where(reprocess.c.id == row.id, _RUNNING, reprocess.c.position == row.position)
+    unmoved = (reprocess.c.position == row.position, reprocess.c.last_id == row.last_id)
+    mine = select(reprocess).where(reprocess.c.id == row.id, _RUNNING, *unmoved)
     if (await connection.execute(dialect.skip_locked(connection, mine, of=reprocess))).first() is None:
         return None
     if dialect.is_postgresql(connection):
@@ -113,23 +115,10 @@ def _wanted(row: ReprocessRow) -> ColumnElement[bool]:
         message.c.deleted_at.is_(None),
         message.c.raw_expired_at.is_(None),
         account.c.removing_at.is_(None),
+        *of_messages(wanted),
     ]
-    if wanted.account_ids:
-        conditions.append(message.c.account_id.in_(wanted.account_ids))
-    if wanted.since is not None:
-        conditions.append(message.c.internal_date >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(message.c.internal_date < wanted.until)
-    if wanted.mailboxes:
-        conditions.append(
-            exists().where(
-                place.c.message_id == message.c.id,
-                place.c.expunged_at.is_(None),
-                mailbox.c.id == place.c.mailbox_id,
-                mailbox.c.path.in_(wanted.mailboxes),
-            )
-        )
-    failed = work.c.state == "failed"
+    # What was queued since and failed counts as done, or a second look would bring it back for ever.
+    failed = and_(work.c.state == "failed", work.c.enqueued_at < row.created_at)
     if wanted.failed:
         conditions.append(failed)
     elif wanted.everything:

@@ -12,6 +12,7 @@ from mailmill.cli.commands.sync import AccountsOption
 from mailmill.cli.errors import NoAnswerError, ServiceError, UsageError
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import one_line
+from mailmill.errors import MailmillError
 
 if TYPE_CHECKING:
     from mailmill.cli.output import Output
@@ -76,53 +77,43 @@ def reprocess(
     invocation = invocation_of(context)
     output = invocation.output()
 
-    async def work(client: ServiceClient, _settings: Settings) -> JsonObject:
+    async def work(client: ServiceClient, _settings: Settings) -> tuple[JsonObject, bool]:
         if dry_run or not client.service_runs:
             # Without a service all is queued, and with --wait processed, before the answer.
-            return await client.post("/v1/reprocess", {**wanted, "wait": wait}, unbounded=True)
+            return await client.post("/v1/reprocess", {**wanted, "wait": wait}, unbounded=True), client.service_runs
         asked = await client.post("/v1/reprocess", wanted)
-        return await _follow(client, asked, output, to_the_end=wait)
+        if asked["joined"] and not json:
+            _tell_joined(output, asked)
+        return await _follow(client, asked, output, to_the_end=wait), True
 
-    answer = invocation.call(work)
+    answer, by_service = invocation.call(work)
     if json:
         output.json(answer)
+    elif dry_run:
+        output.line(f"{answer['total']:,} messages would be processed again by {_name(answer)}")
     else:
-        _show(output, answer, dry_run=dry_run)
+        if answer.get("joined") and not by_service:
+            _tell_joined(output, answer)
+        _show(output, answer, by_service=by_service)
+    if wait and answer["state"] in ("cancelling", "cancelled"):
+        raise MailmillError("it was cancelled before all was processed", hint="ask for it again with the same command")
 
 
 def _cancel(context: typer.Context, processor: str, *, json: bool) -> None:
-    from mailmill.cli.service_client import route
-
     invocation = invocation_of(context)
     output = invocation.output()
-
-    async def work(client: ServiceClient, _settings: Settings) -> list[JsonObject]:
-        asked = (await client.get("/v1/reprocess"))["reprocess"]
-        at_work = [
-            each["id"]
-            for each in asked
-            if each["processor"] == processor and each["state"] in ("running", "cancelling")
-        ]
-        cancelled = []
-        for reprocess_id in at_work:
-            try:
-                cancelled.append(await client.delete(route("reprocess", reprocess_id)))
-            except ServiceError as error:
-                if error.code != "conflict":  # it was done meanwhile
-                    raise
-        return cancelled
-
-    answers = invocation.call(work)
+    answer = invocation.call(lambda client, _settings: client.delete("/v1/reprocess", processor=processor))
+    cancelled = answer["cancelled"]
     if json:
-        output.json({"cancelled": answers})
-        return
-    for answer in answers:
-        output.line(
-            f"{answer['state']}: {answer['dropped']:,} messages are not processed again by {answer['processor']} "
-            f"version {answer['version']}, {answer['queued']:,} were or are"
-        )
-    if not answers:
+        output.json(answer)
+    elif not cancelled:
         output.remark(f"nothing is being processed again by {one_line(processor, 80)}")
+    else:
+        over = all(each["state"] == "cancelled" for each in cancelled)
+        output.line(
+            f"{'cancelled' if over else 'cancelling'}: {answer['dropped']:,} messages are not processed again by "
+            f"{_name(cancelled[-1])}, {answer['begun']:,} were or are"
+        )
 
 
 def moment_of(option: str, text: str | None) -> str | None:
@@ -143,9 +134,13 @@ async def _follow(client: ServiceClient, asked: JsonObject, output: Output, *, t
 
     loop = asyncio.get_running_loop()
     heard_at = loop.time()
+    told_paused = False
     with bars(output, time_left=True) as progress:
         bar = progress.add_task("counting", total=None)
         while not _is_over(asked, to_the_end=to_the_end):
+            if to_the_end and asked["paused"] and not told_paused:
+                _tell_paused(output, asked)
+            told_paused = asked["paused"]
             await asyncio.sleep(PROGRESS_SECONDS)
             try:
                 asked = await client.get(f"/v1/reprocess/{asked['id']}")
@@ -163,23 +158,38 @@ async def _follow(client: ServiceClient, asked: JsonObject, output: Output, *, t
 
 
 def _is_over(asked: JsonObject, *, to_the_end: bool) -> bool:
-    return asked["state"] == "done" or (asked["queuedAt"] is not None and not to_the_end)
+    return asked["state"] in ("done", "cancelled") or (asked["queuedAt"] is not None and not to_the_end)
 
 
-def _show(output: Output, answer: JsonObject, *, dry_run: bool) -> None:
-    name = f"{answer['processor']} version {answer['version']}"
-    if dry_run:
-        output.line(f"{answer['total']:,} messages would be processed again by {name}")
-        return
+def _show(output: Output, answer: JsonObject, *, by_service: bool) -> None:
     left = answer["left"] or 0
     if answer["state"] == "done":
-        output.line(f"{answer['queued']:,} messages processed again by {name}")
+        output.line(f"{answer['total']:,} messages processed again by {_name(answer)}")
+    elif answer["state"] in ("cancelling", "cancelled"):
+        output.line(f"{answer['state']}: {answer['queued']:,} messages were or are processed again by {_name(answer)}")
     else:
-        output.line(f"{answer['queued']:,} messages queued again for {name}, {left:,} left to process")
-        output.remark("it goes on by itself; to see how much is left, run the same command with --wait")
+        output.line(f"{answer['queued']:,} messages queued again for {_name(answer)}, {left:,} left to process")
+        if answer["paused"]:
+            _tell_paused(output, answer)
+        elif by_service:
+            output.remark("it goes on by itself; to see how much is left, run the same command with --wait")
+        else:
+            output.remark("it goes on when the service runs: mailmill run")
     if answer["failed"]:
         output.remark(
             f"{answer['failed']:,} failed for good; see: mailmill queue list --state failed "
             f"--processor {answer['processor']}",
             "yellow",
         )
+
+
+def _tell_joined(output: Output, answer: JsonObject) -> None:
+    output.remark(f"the same was asked for at {answer['createdAt']} and is not over: nothing is queued twice")
+
+
+def _tell_paused(output: Output, answer: JsonObject) -> None:
+    output.remark(f"{answer['processor']} is paused: mailmill queue resume {answer['processor']}", "yellow")
+
+
+def _name(answer: JsonObject) -> str:
+    return f"{answer['processor']} version {answer['version']}"
