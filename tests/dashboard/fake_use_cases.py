@@ -48,19 +48,19 @@ class FakeWork:
             raise NotFoundError("no message 404")
         return await self.rows(state=None, processor=None, limit=1)
 
-    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> JsonObject:
         self.calls.append(("retry", message_ids, processor))
         self.figures["failed"] = 0
-        return 2
+        return {"retried": 2, "unknown": [], "unaffected": []}
 
     def operation(self) -> dict[str, Any]:
         return {"running": {"task": "retry", "phase": "retry", "done": 3, "total": 9}}
 
     async def drop(
         self, *, message_ids: list[str] | None, processor: str | None, everything: bool, any_state: bool
-    ) -> int:
+    ) -> JsonObject:
         self.calls.append(("drop", message_ids, processor, everything, any_state))
-        return 3
+        return {"dropped": 3, "unknown": [], "unaffected": []}
 
     async def pause(self, processor: str) -> JsonObject:
         self.calls.append(("pause", processor))

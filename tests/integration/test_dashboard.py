@@ -101,6 +101,24 @@ async def test_the_page_tells_of_the_other_nodes(page: Page, service: Service) -
     assert page.problems == []
 
 
+async def test_all_is_well_only_where_it_is(page: Page, service: Service) -> None:
+    service.fake.account_rows = [row for row in service.fake.account_rows if row["state"] == "connected"]
+    service.fake.figures |= {"pending": 0, "processing": 0, "failed": 0}
+    await service.enter(page)
+    told = "document.getElementById('service').innerText"
+    tone = "document.getElementById('service').dataset.tone"
+    await page.wait_until(f"{told} === 'All is well' && {tone} === 'good'")
+    service.fake.figures["failed"] = 3
+    await page.wait_until(f"{told} === '3 failed jobs' && {tone} === 'warn'")
+    service.fake.figures["processing"] = 1
+    await page.wait_until(f"{told} === 'Processing · 3 failed jobs' && {tone} === 'busy'")
+    service.fake.nodes = [node("mill-1"), node("mill-2", state="silent"), node("mill-3", state="silent")]
+    await page.wait_until(f"{told} === '2 nodes silent' && {tone} === 'warn'")
+    service.fake.account_rows[0]["state"] = "connectError"
+    await page.wait_until(f"{told} === '1 account needs attention · 2 nodes silent'")
+    assert page.problems == []
+
+
 async def test_how_it_goes_with_an_account_only_its_own_node_says(page: Page, service: Service) -> None:
     service.fake.nodes = [node("mill-1", accounts=2), node("mill-2", accounts=1)]
     for row in service.fake.account_rows:

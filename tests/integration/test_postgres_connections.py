@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
 from sqlalchemy import event, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from mailmill.errors import ConfigurationError, DatabaseUnavailableError, StoreError, StoreInUseError
 from mailmill.model import EventName
@@ -107,7 +109,30 @@ async def test_a_server_that_is_not_there(data_dir: Path) -> None:
     with pytest.raises(DatabaseUnavailableError, match="cannot be reached") as refused:
         await Database.open(f"postgresql+asyncpg://u:hunter2@127.0.0.1:{port}/d", data_dir=data_dir)
     assert "service.database_url" in refused.value.hint
+    assert "by itself" not in refused.value.hint, "nothing runs that could"
     assert_tells_no_secret(refused.value, "")
+
+
+async def test_what_is_wrong_with_a_url_is_told(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not where it may be a piece of the password."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    no_authority = f'root certificate file "{tmp_path}/.postgresql/root.crt" does not exist'
+    for rest, said, hinted in (
+        ("u:hunter2@h/d?sslmode=verify-full", no_authority, "sslrootcert="),
+        ("u:hunter2@h/d?sslmode=hunter2", "`sslmode` parameter must be one of: disable", "postgresql://USER"),
+        ("u:hunter2/2@h/d", "cannot be used", "postgresql://USER"),
+        ("u:p@[hunter2/2@h/d", "cannot be used", "postgresql://USER"),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            await Database.open(f"postgresql+asyncpg://{rest}", data_dir=data_dir)
+        assert said in str(refused.value) and hinted in refused.value.hint
+        assert "hunter2" not in str(refused.value) + refused.value.hint
+    with pytest.raises(DatabaseUnavailableError) as refused_file:
+        url = f"postgresql+asyncpg://u@h/d?sslmode=verify-full&sslrootcert={tmp_path}/none"
+        await Database.open(url, data_dir=data_dir)
+    assert "a file of certificates" in refused_file.value.hint
 
 
 def assert_tells_no_secret(error: BaseException, password: str) -> None:
@@ -299,20 +324,27 @@ async def test_idle_connections_that_were_cut_are_not_noticed(
 ) -> None:
     await write_name(database, "before")
     assert await names(database) == ["before"]
-    closed = [await _idle_end(engine) for engine in (database._writers, database._readers)]
+    closed = await _idle_ends(database._writers, database._readers)
     assert await postgres.terminate_connections(postgres_url) >= 2
     await asyncio.gather(*(each.wait() for each in closed))
     await write_name(database, "on")
     assert await names(database) == ["before", "on"]
 
 
-async def _idle_end(engine: object) -> asyncio.Event:
-    """Set when the connection that the engine's pool would give next is cut."""
-    ended = asyncio.Event()
-    async with engine.connect() as connection:  # type: ignore[attr-defined]
-        raw = await connection.get_raw_connection()
-        raw.driver_connection.add_termination_listener(lambda _: ended.set())
-    return ended
+async def _idle_ends(*engines: AsyncEngine) -> list[asyncio.Event]:
+    """Each set when one of the connections that the engines' pools hold now is cut."""
+    ends = []
+    async with AsyncExitStack() as stack:
+        for engine in engines:
+            pool = engine.sync_engine.pool
+            assert isinstance(pool, AsyncAdaptedQueuePool)
+            for _ in range(pool.checkedin()):
+                connection = await stack.enter_async_context(engine.connect())
+                raw = await connection.get_raw_connection()
+                ended = asyncio.Event()
+                raw.driver_connection.add_termination_listener(lambda _, ended=ended: ended.set())  # type: ignore[union-attr]
+                ends.append(ended)
+    return ends
 
 
 @pytest.mark.parametrize("door", ["write", "read"])
@@ -320,16 +352,17 @@ async def test_a_connection_cut_in_a_transaction_is_told_and_the_next_works(
     database: PostgresDatabase, postgres: Postgres, postgres_url: str, door: str
 ) -> None:
     # The other door's is idle and cut as well; one whose end is on its way is not known to be.
-    closed = await _idle_end(database._readers if door == "write" else database._writers)
+    await write_name(database, "before")
+    closed = await _idle_ends(database._readers if door == "write" else database._writers)
     with pytest.raises(StoreError, match="connection") as failed:
         async with getattr(database, door)() as connection:
-            assert (await connection.execute(_NAMES)).all() == []
+            assert (await connection.execute(_NAMES)).scalars().all() == ["before"]
             await postgres.terminate_connections(postgres_url)
             await connection.execute(select(setting))
     assert "by itself" in failed.value.hint
-    await closed.wait()
+    await asyncio.gather(*(each.wait() for each in closed))
     await write_name(database, "on")
-    assert await names(database) == ["on"]
+    assert await names(database) == ["before", "on"]
 
 
 async def test_a_connection_cut_within_a_statement(database: Database, postgres: Postgres, postgres_url: str) -> None:

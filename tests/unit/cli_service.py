@@ -106,6 +106,7 @@ def account_pass(name: str, error: JsonObject | None = None) -> JsonObject:
 class CannedWork:
     def __init__(self, calls: list[Any]) -> None:
         self.calls = calls
+        self.left_out: dict[str, list[str]] = {"unknown": [], "unaffected": []}
 
     async def rows(self, **query: Any) -> list[JsonObject]:
         self.calls.append(("queue", query))
@@ -136,13 +137,13 @@ class CannedWork:
             raise NotFoundError("no message 404")
         return [] if message_id == "8" else await self.rows()
 
-    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> JsonObject:
         self.calls.append(("retry", (message_ids, processor)))
-        return 4
+        return {"retried": 4, **self.left_out}
 
-    async def drop(self, **asked: Any) -> int:
+    async def drop(self, **asked: Any) -> JsonObject:
         self.calls.append(("drop", asked))
-        return 2
+        return {"dropped": 2, **self.left_out}
 
     def operation(self) -> JsonObject:
         return {"running": {"task": "retry", "phase": "retry", "done": 3, "total": 9}}

@@ -137,14 +137,18 @@ async def test_check_tells_what_fails_without_failing(api: Any) -> None:
 
 
 async def test_retry(api: Any, fake: FakeUseCases) -> None:
-    assert (await api.post("/v1/queue/retry")).json() == {"retried": 2}
+    answer = (await api.post("/v1/queue/retry")).json()
+    assert answer == {"retried": 2, "unknown": [], "unaffected": []}
+    schemas.Retried.model_validate(answer)
     assert (await api.get("/v1/queue/operation")).json()["running"]["done"] == 3
     await api.post("/v1/queue/retry", json={"messageIds": ["908"], "processor": "invoice"})
     assert fake.calls == [("retry", None, None), ("retry", ["908"], "invoice")]
 
 
 async def test_drop_says_what_is_meant(api: Any, fake: FakeUseCases) -> None:
-    assert (await api.post("/v1/queue/drop", json={"messageIds": ["908"]})).json() == {"dropped": 3}
+    answer = (await api.post("/v1/queue/drop", json={"messageIds": ["908"]})).json()
+    assert answer == {"dropped": 3, "unknown": [], "unaffected": []}
+    schemas.Dropped.model_validate(answer)
     await api.post("/v1/queue/drop", json={"processor": "invoice", "state": "any"})
     await api.post("/v1/queue/drop", json={"all": True})
     assert fake.calls == [

@@ -14,9 +14,9 @@ import pytest
 from cli_service import DETAIL, ESCAPE, MESSAGE, SOURCE, CannedUseCases, account, running_service
 
 from dashboard.fake_rows import node
-from mailmill.cli.commands import verify
+from mailmill.cli.commands import status, verify
 from mailmill.cli.main import main
-from mailmill.cli.output import Output
+from mailmill.cli.output import Output, plain
 from mailmill.errors import NotFoundError
 
 
@@ -161,6 +161,9 @@ def test_status_of_a_fleet_says_who_owns_what(run: Run, service: CannedUseCases)
     shown = run("status")[1]
     for words in ("alive", "silent", "40", "24"):
         assert words in shown
+    ours, dead = (next(line for line in shown.splitlines() if line.startswith(f"{name} ")).split() for name in "nm")
+    assert dead[2:4] == ["1.5", "s"] and dead[7] == "-", "it is not up; when it was last heard is told"
+    assert ours[7:9] == ["7", "h"]
     here, there = (
         next(line for line in shown.splitlines() if line.startswith(name)).split() for name in ("home", "work")
     )
@@ -170,6 +173,29 @@ def test_status_of_a_fleet_says_who_owns_what(run: Run, service: CannedUseCases)
     elsewhere = run("account", "show", "work")[1]
     assert "Node" in elsewhere and "Last full pass" not in elsewhere and "Push" not in elsewhere
     assert [each["shards"] for each in as_json(run("status", "--json"))["nodes"]] == [40, 24]
+
+
+@pytest.mark.parametrize(
+    ("service_runs", "others", "state", "counted"),
+    [
+        (False, [], "no service", "1 connectError · 2 without a service"),
+        (True, [], "disconnected", "1 connectError · 2 disconnected"),
+        (False, [node("m")], "disconnected", "1 connectError · 2 disconnected"),
+    ],
+    ids=["a command alone", "a service", "a command beside other nodes"],
+)
+async def test_no_account_is_called_disconnected_where_no_service_could_connect_it(
+    service_runs: bool, others: list[Any], state: str, counted: str
+) -> None:
+    figures = await CannedUseCases().status()
+    figures |= {"nodes": [node("n"), *others], "accounts": {"connectError": 1, "disconnected": 2}}
+    left, refused = status.account_rows(
+        [account("home", state="disconnected"), account("work", state="connectError")],
+        figures,
+        service_runs=service_runs,
+    )
+    assert [plain(row[1]) for row in (left, refused)] == [state, "connectError"]
+    assert dict(status.fields(figures, service_runs=service_runs))["Accounts"] == counted
 
 
 def test_accounts(run: Run, service: CannedUseCases) -> None:
@@ -279,7 +305,8 @@ def test_queue(run: Run, service: CannedUseCases) -> None:
     assert as_json(run("queue", "list", "--state", "failed", "-p", "summary", "--json"))["queue"][0]["attempt"] == 5
     assert "boom ␛[2J" in run("queue", "list")[1]
     assert run("queue", "retry", "7", "8")[1] == "4 queued again\n"
-    assert as_json(run("queue", "retry", "--all", "--processor", "summary", "--json")) == {"retried": 4}
+    retried = as_json(run("queue", "retry", "--all", "--processor", "summary", "--json"))
+    assert retried == {"retried": 4, "unknown": [], "unaffected": []}
     assert [call for call in service.calls if call[0] in ("queue", "retry")] == [
         ("queue", {"state": "failed", "processor": "summary", "limit": 50}),
         ("queue", {"state": None, "processor": None, "limit": 50}),
@@ -288,6 +315,35 @@ def test_queue(run: Run, service: CannedUseCases) -> None:
     ]
     assert run("queue", "retry")[0] == 2
     assert run("queue", "retry", "7", "--all")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("unknown", "unaffected", "command", "exit_code", "said"),
+    [
+        (["999"], [], "retry", 3, "error: there is no message 999\n"),
+        (["998", "999"], [], "drop", 3, "error: there are no messages 998, 999\n"),
+        ([], ["14"], "retry", 1, "error: no work of message 14 has failed\n"),
+        (["999"], ["14"], "retry -p summary", 3, "error: no work for summary of message 14 has failed\n"),
+        ([], ["12"], "drop", 1, "hint: with --unfinished what waits or runs is given up, too\n"),
+        ([], ["12"], "drop --unfinished", 1, "error: no work of message 12 is left\n"),
+        ([], [str(each) for each in range(1, 13)], "retry", 1, "of messages 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more "),
+    ],
+)  # fmt: skip
+def test_queue_names_the_messages_of_which_it_could_change_nothing(
+    run: Run,
+    service: CannedUseCases,
+    unknown: list[str],
+    unaffected: list[str],
+    command: str,
+    exit_code: int,
+    said: str,
+) -> None:
+    service.work.left_out = {"unknown": unknown, "unaffected": unaffected}
+    code, out, err = run("queue", *command.split(), "7", *unknown, *unaffected)
+    assert code == exit_code and said in err
+    assert out in ("4 queued again\n", "2 given up\n"), "what could be done is done and said"
+    code, out, err = run("queue", *command.split(), "7", *unknown, *unaffected, "--json")
+    assert (code, err, json.loads(out)["unknown"]) == (exit_code, "", unknown)
 
 
 def test_queue_show_has_every_error(run: Run) -> None:
@@ -302,7 +358,7 @@ def test_queue_show_has_every_error(run: Run) -> None:
 
 def test_queue_drop_gives_work_up(run: Run, service: CannedUseCases) -> None:
     assert run("queue", "drop", "7")[1] == "2 given up\n"
-    assert as_json(run("queue", "drop", "-p", "summary", "--unfinished", "--json")) == {"dropped": 2}
+    assert as_json(run("queue", "drop", "-p", "summary", "--unfinished", "--json"))["dropped"] == 2
     run("queue", "drop", "--all", "--yes")
     asked = [call[1] for call in service.calls if call[0] == "drop"]
     assert asked == [

@@ -150,6 +150,13 @@ async def test_a_name_that_is_not_found_names_both_places_where_it_is_set() -> N
     assert "accounts.*.imap.host or IMAP_SERVER" in check.remedy
 
 
+async def test_a_password_that_is_missing_is_told_before_its_server_is_found() -> None:
+    unset = {"username": "u", "password_env": "NO_SUCH_VARIABLE", "imap": {"host": "no-such-host.invalid"}}
+    reached, password = await network.account_checks("work", AccountSettings.model_validate(unset), {}, None)
+    assert (reached.level, reached.code, password.level) == ("fail", "connect", "fail")
+    assert "NO_SUCH_VARIABLE" in password.text
+
+
 async def test_a_certificate_nobody_trusts(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(*_: Any, ssl: ssl.SSLContext | None = None, **__: Any) -> tuple[Any, asyncio.StreamWriter]:
         if ssl is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import json
 import os
@@ -102,7 +103,7 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (["sync", "--nonsense"], "no such option: --nonsense"),
         (["message", "read"], "missing argument"),
         (["envelope", "list", "--verdict", "good"], "'good' is not one of"),
-        (["envelope", "list", "-n", "0"], "greater than or equal to 1"),
+        (["envelope", "list", "-n", "0"], "wants at least 1"),
         (["account"], "missing command"),
         (["db"], "missing command"),
     ],
@@ -188,6 +189,22 @@ def test_a_state_that_does_not_exist_is_answered_with_those_that_do(capsys: pyte
     assert "throttled" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("queue list --limit 0", "invalid value for '--limit' / '-n': wants at least 1 (found '0')"),
+        ("queue list -n 2000", "invalid value for '--limit' / '-n': wants at most 1000 (found '2000')"),
+        ("envelope list --limit x", "invalid value for '--limit' / '-n': wants a whole number (found 'x')"),
+        ("queue list --state odd", "invalid value for '--state': 'odd' is not one of 'pending', "),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_told_in_our_words(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    assert f"error: {said}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [["status"], ["run"], ["sync"], ["doctor"], ["account", "list"]])
 def test_a_broken_configuration_stops_every_command(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -258,6 +275,54 @@ def test_output_that_cannot_be_written_is_a_line(data_dir: Path, arguments: list
             [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, env=environ(data_dir), text=True, timeout=60
         )
     assert (done.returncode, done.stderr) == (1, "error: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("non_blocking", [False, True])
+def test_output_is_whole_however_slow_its_reader_is(data_dir: Path, unbuffered: str, non_blocking: bool) -> None:
+    """Into a pipe of a page, which another program that has it open may have made non-blocking."""
+    use_cases = CannedUseCases()
+    use_cases.pages = [use_cases.pages[0] * 500]
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, not non_blocking)
+    with running_service(data_dir / "mailmill.sock", use_cases), os.fdopen(reader, "rb") as pipe:
+        program = subprocess.Popen(
+            [*PROGRAM, "envelope", "list", "-n", "500", "--json"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env={**environ(data_dir), "PYTHONUNBUFFERED": unbuffered},
+        )
+        os.close(writer)
+        out = pipe.read()
+        _, complaint = program.communicate(timeout=60)
+    assert (program.returncode, complaint) == (0, b"")
+    assert len(json.loads(out)["messages"]) == 500
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_terminal_gets_all_and_each_line_at_once(data_dir: Path, unbuffered: str) -> None:
+    """``mailmill`` on a terminal that is non-blocking, as it is where another program on it has made it so."""
+    leader, terminal = os.openpty()
+    os.set_blocking(terminal, False)
+    code = (
+        "import sys; from mailmill.cli.main import main; main(['--version']); print('x' * 200_000);"
+        "print('y'); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=terminal,
+        stderr=terminal,
+        env={**environ(data_dir), "PYTHONUNBUFFERED": unbuffered},
+    ) as program:
+        os.close(terminal)
+        seen = b""
+        while not seen.endswith(b"y\r\n"):  # it is not over yet: nothing is left for the exit to flush
+            seen += os.read(leader, 65536)
+        program.communicate(b"\n", timeout=60)
+    os.close(leader)
+    assert (program.returncode, seen.count(b"x")) == (0, 200_000)
 
 
 def test_an_error_that_cannot_be_told_keeps_its_exit_code(data_dir: Path) -> None:

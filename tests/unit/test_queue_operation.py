@@ -16,6 +16,7 @@ from work_rows import add_account, add_messages, new_work
 from harness import steps
 from mailmill.app import queue_sweep
 from mailmill.app.work_desk import WorkDesk
+from mailmill.errors import NotFoundError
 from mailmill.store import queue, queue_operation
 from mailmill.store.database import Database
 from mailmill.store.queue_outcomes import lock_messages
@@ -179,7 +180,7 @@ async def test_what_fails_again_meanwhile_is_not_tried_for_ever(
         return rows
 
     monkeypatch.setattr(queue, "retry", retry_and_fail)
-    assert await desk.retry(message_ids=None, processor=None) == 5
+    assert (await desk.retry(message_ids=None, processor=None))["retried"] == 5
     assert pieces == [[1, 2], [3, 4], [5]]
     assert [(each["task"], each["done"], each["total"]) for each in told] == [
         ("retry", 0, 5), ("retry", 2, 5), ("retry", 4, 5),
@@ -207,7 +208,7 @@ async def test_a_retry_that_was_cut_goes_on_where_it_ended(
         await desk.retry(message_ids=None, processor=None)
     assert desk.operation() == {"running": None}
     assert await failed(database) == [3, 4, 5]
-    assert await desk.retry(message_ids=None, processor=None) == 3
+    assert (await desk.retry(message_ids=None, processor=None))["retried"] == 3
     assert await failed(database) == []
 
 
@@ -215,8 +216,38 @@ async def test_named_messages_are_retried_and_no_others(database: Database, desk
     async with database.write() as connection:
         for number in range(1, 6):
             await put(connection, number, "failed")
-    assert await desk.retry(message_ids=["2", "4", "77"], processor="threat") == 2
+        await put(connection, 6, "pending")
+    told = await desk.retry(message_ids=["88", "6", "2", "4", "77"], processor="threat")
+    assert told == {"retried": 2, "unknown": ["77", "88"], "unaffected": ["6"]}
     assert await failed(database) == [1, 3, 5]
+
+
+async def test_what_is_given_up_leaves_out_what_has_not_failed_and_says_so(database: Database, desk: WorkDesk) -> None:
+    async with database.write() as connection:
+        await put(connection, 1, "failed")
+        await put(connection, 2, "pending")
+    asked: dict[str, Any] = {"message_ids": ["1", "2", "3"], "processor": None, "everything": False}
+    assert await desk.drop(**asked, any_state=False) == {"dropped": 1, "unknown": ["3"], "unaffected": ["2"]}
+    assert await desk.drop(**asked, any_state=True) == {"dropped": 1, "unknown": ["3"], "unaffected": ["1"]}
+
+
+async def test_a_processor_that_nobody_knows_is_an_error_wherever_it_is_named(
+    database: Database, desk: WorkDesk
+) -> None:
+    async with database.write() as connection:
+        await put(connection, 1, "failed")
+    cast("Any", desk)._app.processors = [SimpleNamespace(name="summary")]
+    for attempt in (
+        desk.rows(state=None, processor="sumary", limit=10),
+        desk.retry(message_ids=["1"], processor="sumary"),
+        desk.drop(message_ids=None, processor="sumary", everything=False, any_state=True),
+    ):
+        with pytest.raises(NotFoundError, match=r"'sumary'; did you mean 'summary'\?"):
+            await attempt
+    assert await failed(database) == [1]
+    # One that no node here runs and that has work is known.
+    assert len(await desk.rows(state=None, processor="threat", limit=10)) == 1
+    assert await desk.rows(state=None, processor="summary", limit=10) == []
 
 
 async def test_what_was_passed_over_is_given_up_in_a_later_pass(
@@ -237,5 +268,6 @@ async def test_what_was_passed_over_is_given_up_in_a_later_pass(
         return await drop(connection, message_ids=free, **options) if free else 0
 
     monkeypatch.setattr(queue, "drop", drop_what_is_free)
-    assert await desk.drop(message_ids=None, processor=None, everything=True, any_state=False) == 5
+    told = await desk.drop(message_ids=None, processor=None, everything=True, any_state=False)
+    assert told == {"dropped": 5, "unknown": [], "unaffected": []}
     assert await failed(database) == [6]

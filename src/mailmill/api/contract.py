@@ -90,7 +90,10 @@ class Reprocessing(Protocol):
         dry_run: bool,
         wait: bool,
     ) -> JsonObject:
-        """Answers when it is noted, with ``wait`` when all has been processed; may be cancelled, and then goes on."""
+        """Answers when it is noted, with ``wait`` when all has been processed; may be cancelled, and then goes on.
+
+        The same, not over yet, is joined.
+        """
         ...
 
     async def show(self, reprocess_id: int) -> JsonObject: ...
@@ -100,6 +103,10 @@ class Reprocessing(Protocol):
 
         ConflictError where all is done.
         """
+        ...
+
+    async def cancel_all(self, processor: str) -> JsonObject:
+        """As ``cancel``, all of a processor that are not over."""
         ...
 
     async def list(self) -> list[JsonObject]: ...
@@ -136,14 +143,16 @@ class Work(Protocol):
         """What is left to do for one message, with every error; empty where all is done."""
         ...
 
-    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> int:
-        """Puts failed work back in the queue; returns how many rows. May be cancelled: what is done stays done."""
+    async def retry(self, *, message_ids: list[str] | None, processor: str | None) -> JsonObject:
+        """Puts failed work back in the queue: ``{"retried": rows, "unknown", "unaffected"}``, the last two of the
+        messages that were named. May be cancelled: what is done stays done.
+        """
         ...
 
     async def drop(
         self, *, message_ids: list[str] | None, processor: str | None, everything: bool, any_state: bool
-    ) -> int:
-        """Gives failed work up (``any_state``: all of it); returns how many rows. May be cancelled, as a retry."""
+    ) -> JsonObject:
+        """Gives failed work up (``any_state``: all of it): ``{"dropped": rows, …}``, as a retry. May be cancelled."""
         ...
 
     def operation(self) -> JsonObject:

@@ -24,7 +24,7 @@ from mailmill.api.waiting import until_gone
 router = APIRouter(prefix="/v1/queue", tags=["queue"], dependencies=PROTECTED)
 
 
-@router.get("", summary="Work that is not done", responses=answers(Queue, ERRORS))
+@router.get("", summary="Work that is not done", responses=answers(Queue, ERRORS, NOT_FOUND))
 async def list_queue(
     door: Door,
     state: Annotated[
@@ -50,7 +50,7 @@ async def show(door: Door, message_id: MessageId) -> Response:
     return JSONResponse({"queue": await door.work.show(message_id)})
 
 
-@router.post("/retry", summary="Run failed work again", responses=answers(Retried, ERRORS))
+@router.post("/retry", summary="Run failed work again", responses=answers(Retried, ERRORS, NOT_FOUND))
 async def retry(request: Request, door: Door, asked: Annotated[RetryRequest | None, Body()] = None) -> Response:
     """Puts failed work back in the queue, with a fresh count of attempts: all of it, if nothing is named. Answers when
     it has been through all of it; `GET /v1/queue/operation` says how far it is. It ends where nobody waits for the
@@ -59,10 +59,10 @@ async def retry(request: Request, door: Door, asked: Annotated[RetryRequest | No
     wanted = asked or RetryRequest()
     retrying = door.work.retry(message_ids=wanted.message_ids, processor=wanted.processor)
     retried = await until_gone(request, retrying)
-    return _stopping() if retried is None else JSONResponse({"retried": retried})
+    return _stopping() if retried is None else JSONResponse(retried)
 
 
-@router.post("/drop", summary="Give work up", responses=answers(Dropped, ERRORS))
+@router.post("/drop", summary="Give work up", responses=answers(Dropped, ERRORS, NOT_FOUND))
 async def drop(request: Request, door: Door, asked: DropRequest) -> Response:
     """Removes failed work without a result; a message that has no other work left is completed then. Answers, and ends,
     as a retry does. What a worker or another request has locked all the while may be left: who asks again gets it.
@@ -74,7 +74,7 @@ async def drop(request: Request, door: Door, asked: DropRequest) -> Response:
         any_state=asked.state == "any",
     )
     dropped = await until_gone(request, dropping)
-    return _stopping() if dropped is None else JSONResponse({"dropped": dropped})
+    return _stopping() if dropped is None else JSONResponse(dropped)
 
 
 @router.post("/pause", summary="Pause a processor", responses=answers(ProcessorPause, ERRORS, NOT_FOUND))

@@ -37,7 +37,7 @@ class RetryRequest(_Request):
     message_ids: list[str] | None = Field(
         default=None, description="Messages whose failed work is to run again; all if null.", max_length=10_000
     )
-    processor: str | None = Field(default=None, description="Only this processor's work.")
+    processor: str | None = Field(default=None, description="Only this processor's work.", max_length=200)
 
 
 class DropRequest(_Request):
@@ -421,12 +421,17 @@ class Queue(_Answer):
     queue: list[QueueRow]
 
 
-class Retried(_Answer):
-    retried: int
+class _Swept(_Answer):
+    unknown: list[str] = Field(description="Of the named messages, those that are not there.")
+    unaffected: list[str] = Field(description="Of the named messages, those that had no such work.")
 
 
-class Dropped(_Answer):
-    dropped: int
+class Retried(_Swept):
+    retried: int = Field(description="Rows of work.")
+
+
+class Dropped(_Swept):
+    dropped: int = Field(description="Rows of work.")
 
 
 class QueueSweep(_Answer):

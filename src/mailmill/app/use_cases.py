@@ -35,7 +35,7 @@ from mailmill.store import event_log, leases, ledger, message_counts, message_li
 from mailmill.store import message_queries as queries
 from mailmill.store.accounts import AccountRow
 from mailmill.store.leases import Fleet
-from mailmill.store.mailboxes import list_mailboxes, list_parked
+from mailmill.store.mailboxes import get_mailbox, list_mailboxes, list_parked
 from mailmill.sync.account_sync import AccountView
 from mailmill.sync.plan import tier_of
 from mailmill.sync.watch import best_push
@@ -257,6 +257,8 @@ class UseCases:
     ) -> JsonObject:
         async with self._app.database.read() as connection:
             account_id = (await account_store.get_account(connection, account)).id if account is not None else None
+            if account_id is not None and path is not None:
+                await get_mailbox(connection, account_id, path)
             page = await message_listing.list_messages(
                 connection,
                 account_id=account_id,

@@ -8,6 +8,7 @@ imported where they are used, so that ``mailmill --help`` and completion answer 
 ::
 
     main.py            the commands put together; the last net for errors
+    streams.py         stdout and stderr there, and written in whole
     invocation.py      what one call was asked (--config, --json, --debug) and how it runs
     service_client.py  HTTP to the running service, or to the application in this process
     output.py          tables, fields and JSON; colours on a terminal only

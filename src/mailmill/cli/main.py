@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 
-from mailmill.cli import errors
+from mailmill.cli import errors, streams
 from mailmill.cli.commands import (
     account,
     db,
@@ -36,6 +36,9 @@ from mailmill.cli.commands import (
 from mailmill.cli.invocation import Invocation, JsonOption, invocation_of
 from mailmill.cli.switches import put_together
 from mailmill.errors import MailmillError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 app = typer.Typer(
     name="mailmill",
@@ -103,7 +106,8 @@ def _global_options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (see ``errors``). Every error is reported here; none escapes."""
-    _open_missing_streams()
+    streams.open_missing()
+    streams.make_whole()
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -143,25 +147,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         if _is_of_the_output(error):
             raise
         return _unexpected(invocation, error)
-
-
-def _open_missing_streams() -> None:
-    """Descriptors 0 to 2 that the caller closed are opened on the null device.
-
-    Else the next file opened would get the number, and what is meant for stderr would be written into the database.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number: this one
-    # The interpreter has no stream where it found no descriptor.
-    if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # open until the end
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _remark(text: str) -> None:
@@ -224,8 +209,21 @@ def _usage_error(error: typer.TyperException) -> MailmillError:
     """A wrong command line, in the words of the parser, with the help to ask for."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "mailmill"
-    words = error.format_message().rstrip(".").replace(": Value error, ", ": ")
+    words = _own_words(error).rstrip(".").replace(": Value error, ", ": ")
     return errors.UsageError(words[:1].lower() + words[1:], hint=f"try: {path} --help")
+
+
+def _own_words(error: typer.TyperException) -> str:
+    """Pydantic's words for a value that is out of bounds or no number, replaced by those of the configuration."""
+    words = error.format_message()
+    if type(error.__cause__).__name__ != "ValidationError":  # without loading Pydantic
+        return words
+    from mailmill.settings.problems import wanted
+
+    details = cast("ValidationError", error.__cause__).errors(include_url=False)[0]
+    if details["type"] == "value_error":
+        return words
+    return words.replace(details["msg"], f"wants {wanted(details)} (found {details['input']!r})")
 
 
 def _unexpected(invocation: Invocation, error: Exception) -> int:

@@ -132,9 +132,7 @@ DATABASE_DRIVERS = {
 def _database_url(value: SecretStr) -> SecretStr:
     scheme, separator, rest = value.get_secret_value().partition("://")
     if not separator or scheme not in DATABASE_DRIVERS:
-        raise ValueError(
-            "wants sqlite+aiosqlite:///path/to/file.db or postgresql+asyncpg://user:password@host/database"
-        )
+        raise ValueError("wants sqlite+aiosqlite:///path/to/file.db or postgresql://user:password@host/database")
     if scheme.startswith("sqlite") and (not rest.strip("/") or ":memory:" in rest):
         raise ValueError("wants a file: a database in memory would lose the mail")
     return SecretStr(f"{DATABASE_DRIVERS[scheme]}://{rest}")

@@ -80,7 +80,7 @@ def _describe_one(details: ErrorDetails, origins: Mapping[tuple[str, ...], str],
     if kind == "value_error":
         return _problem(location, f"'{dotted}' {context['error']}", origins, source)
     found = _found(location, details["input"])
-    return _problem(location, f"'{dotted}' wants {_wanted(kind, context, details)}{found}", origins, source)
+    return _problem(location, f"'{dotted}' wants {wanted(details)}{found}", origins, source)
 
 
 def _name_in(near: str) -> str:
@@ -95,7 +95,9 @@ def _is_unknown(location: tuple[str, ...]) -> bool:
     )
 
 
-def _wanted(kind: str, context: Mapping[str, Any], details: ErrorDetails) -> str:
+def wanted(details: ErrorDetails) -> str:
+    """What would do in place of what was found: ``at least 1``, ``a whole number``."""
+    kind, context = details["type"], details.get("ctx", {})
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         bound = context[name]

@@ -17,7 +17,9 @@ Files: ``tables`` the schema, ``migrations/`` and ``migrate`` how it comes about
 ``accounts``, ``mailboxes`` (with the cursor); ``messages`` the door to ``message_batch`` (what a sync pass writes),
 ``message_places``, ``message_deletion``, ``message_queries``, ``message_listing`` and ``message_counts``; ``blobs`` the
 door to raw messages, in ``segments`` as files (``local_segments``) or objects (``object_…``), ``blob_marker`` whose
-they are; ``queue`` work, ``event_log``, ``outbox``; ``requests`` what is to be changed on the server; ``reprocess``
-what is to be processed again (``reprocess_pieces``, ``reprocess_cancel``); ``ledger`` what became of a message,
-``operating_figures`` what an operator counts.
+they are, ``blob_places`` where the bytes of one content lie; ``queue`` work, ``event_log``, ``outbox``; ``requests``
+what is to be changed on the server; ``reprocess`` what is to be processed again (``reprocess_scope``,
+``reprocess_pieces``, ``reprocess_cancel``); ``ledger`` what became of a message, ``operating_figures`` what an operator
+counts; ``backup`` a copy of it all (``backup_manifest``, ``stored_files``,
+``postgres_dump``), ``putting_back`` the way back.
 """

@@ -28,7 +28,7 @@ DRIVER_ERRORS: Final = (
 _Result = TypeVar("_Result")
 
 _KEY = "service.database_url"
-_AGAIN = "mailmill goes on by itself as soon as the database answers again"
+_AGAIN = "a running service goes on by itself as soon as the database answers again"
 _VALUE = re.compile(r"(invalid input (?:for query argument \$\d+|syntax for type [\w ]+)).*", re.DOTALL)
 _QUOTED_LINE = re.compile(r"\s*\n.*", re.DOTALL)
 
@@ -98,11 +98,30 @@ def opening_error(error: BaseException, key: str) -> StoreError | ConfigurationE
             hint=f"name its authority in {key} (sslrootcert), or correct the host there",
         )
     if isinstance(cause, (asyncpg.ClientConfigurationError, ValueError, TypeError)):
-        return ConfigurationError("the database URL cannot be used", key=key, hint=URL_HINT)
-    return store_error(error)
+        text = _first_line(cause)
+        if not _SAID_OF_URLS.fullmatch(text):
+            return ConfigurationError("the database URL cannot be used", key=key, hint=URL_HINT)
+        hint = _ROOT_HINT.format(key=key) if text.startswith("root certificate") else URL_HINT
+        return ConfigurationError(f"the database URL cannot be used: {text}", key=key, hint=hint)
+    told = store_error(error)
+    if isinstance(cause, FileNotFoundError):
+        told.hint = f"{key} names a socket, or a file of certificates, that is not there"
+    elif _AGAIN in told.hint:
+        told.hint = f"is PostgreSQL running? Check {key}, and try again"
+    return told
 
 
-URL_HINT = "use postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE, options as in a libpq connection URI"
+URL_HINT = "use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, options as in a libpq connection URI"
+_ROOT_HINT = (
+    "put the certificate of the server's authority there, or name a file in {key}: sslrootcert=FILE"
+    " (the system's own are mostly in /etc/ssl/certs/ca-certificates.crt)"
+)
+# What the driver says of a URL repeats pieces of it, and a password that is not percent-encoded may be in any of them.
+# These hold none.
+_SAID_OF_URLS = re.compile(
+    r"root certificate file .*|`\w+` parameter must be one of: [\w, -]+|direct TLS requires .*"
+    r"|could not determine (?:user|database) name to connect \w+|could not match \d+ port numbers to \d+ hosts"
+)
 
 
 def is_ending(error: DBAPIError) -> bool:

@@ -14,6 +14,7 @@ Laws:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
@@ -21,6 +22,7 @@ from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
 from mailmill.store import dialect, queue_events
 from mailmill.store.fair_order import read_tags
 from mailmill.store.given_rows import GivenRows
+from mailmill.store.message_queries import for_ids, get_messages
 from mailmill.store.queue_outcomes import lock_messages
 from mailmill.store.tables import message, work
 from mailmill.store.work_state import FAILED, PENDING, THROTTLED, WAITING
@@ -43,6 +45,25 @@ async def count_work(connection: AsyncConnection, *, processor: str | None, only
 async def newest_message(connection: AsyncConnection) -> int:
     """The highest id of a message that has work; 0 where none has."""
     return await connection.scalar(select(func.max(work.c.message_id))) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """Of the messages that were named: those that are not there, and those that have no such work. Upwards."""
+
+    unknown: tuple[int, ...]
+    unaffected: tuple[int, ...]
+
+
+async def messages_without_work(
+    connection: AsyncConnection, message_ids: Collection[int], *, processor: str | None, only_failed: bool
+) -> Without:
+    """What cannot be changed of what was named, as of now."""
+    wanted = select(work.c.message_id).where(*_named(processor, only_failed=only_failed))
+    found = await for_ids(connection, wanted, work.c.message_id, message_ids)
+    without = set(message_ids) - {row.message_id for row in found}
+    known = await get_messages(connection, without)
+    return Without(tuple(sorted(without - known.keys())), tuple(sorted(known)))
 
 
 async def messages_with_work(

@@ -25,16 +25,23 @@ function showService({ accounts, queue, node, nodes = [] }) {
   const total = Object.values(accounts).reduce((sum, value) => sum + value, 0);
   const troubled = count("authenticationError", "connectError", "disconnected");
   const busy = count("init", "connecting", "syncing");
-  const [tone, words] =
-    total === 0 ? ["idle", "Running, no accounts yet"]
-    : troubled ? ["warn", `${plural(troubled, "account")} need${troubled === 1 ? "s" : ""} attention`]
-    : busy ? ["busy", `Syncing ${plural(busy, "account")}`]
-    : queue.pending && queue.paused?.length ? ["warn", "Processing is paused"]
-    : queue.pending + queue.processing > 0 ? ["busy", "Processing"]
+  const silent = nodes.filter(({ state }) => state === "silent").length;
+  const troubles = [
+    troubled ? `${plural(troubled, "account")} need${troubled === 1 ? "s" : ""} attention` : "",
+    silent ? `${plural(silent, "node")} silent` : "",
+  ].filter(Boolean);
+  const failed = queue.failed ? plural(queue.failed, "failed job") : "";
+  const [tone, words, note = ""] =
+    troubles.length ? ["warn", troubles.join(" · ")]
+    : total === 0 ? ["idle", "Running, no accounts yet"]
+    : busy ? ["busy", `Syncing ${plural(busy, "account")}`, failed]
+    : queue.pending && queue.paused?.length ? ["warn", "Processing is paused", failed]
+    : queue.pending + queue.processing > 0 ? ["busy", "Processing", failed]
+    : failed ? ["warn", failed]
     : ["good", "All is well"];
   const pill = byId("service");
   pill.dataset.tone = tone;
-  setText(pill, words);
+  setText(pill, note ? `${words} · ${note}` : words);
   const up = (Date.now() - Date.parse(node.startedAt)) / 1000;
   const living = nodes.filter(({ state }) => state === "alive").length;
   const fleet = nodes.length > 1 ? ` · ${living} of ${nodes.length} nodes alive` : "";

@@ -104,8 +104,8 @@ function work({ status, id }, { work: rows }) {
   const again = async (event) => {
     event.target.disabled = true;
     try {
-      await post("/v1/queue/retry", { messageIds: [id] });
-      outcome.textContent = "It is in the queue again.";
+      const { retried } = await post("/v1/queue/retry", { messageIds: [id] });
+      outcome.textContent = retried ? "It is in the queue again." : "Nothing of it is failed any more.";
     } catch (error) {
       outcome.textContent = error.message;
       event.target.disabled = false;

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailmill.cli.commands.status import account_columns, account_rows, is_elsewhere, is_fleet
+from mailmill.cli.commands.status import (
+    account_columns,
+    account_rows,
+    account_state,
+    is_elsewhere,
+    is_fleet,
+)
 from mailmill.cli.errors import OK, error_of, exit_code_of_accounts
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import ago, duration, moment
@@ -28,11 +34,12 @@ def list_accounts(context: typer.Context, json: JsonOption = False) -> None:
     """List all accounts and how each is doing."""
     invocation = invocation_of(context)
     output = invocation.output()
-    answer, figures = invocation.call(lambda client, _settings: _with_figures(client, "/v1/accounts"))
+    answer, figures, runs = invocation.call(lambda client, _settings: _with_figures(client, "/v1/accounts"))
     if json:
         output.json(answer)
         return
-    output.table(account_columns(figures), account_rows(answer["accounts"], figures), empty="no account is configured")
+    rows = account_rows(answer["accounts"], figures, service_runs=runs)
+    output.table(account_columns(figures), rows, empty="no account is configured")
 
 
 @app.command()
@@ -42,17 +49,17 @@ def show(context: typer.Context, name: NameArgument, json: JsonOption = False) -
 
     invocation = invocation_of(context)
     output = invocation.output()
-    answer, figures = invocation.call(lambda client, _settings: _with_figures(client, route("account", name)))
+    answer, figures, runs = invocation.call(lambda client, _settings: _with_figures(client, route("account", name)))
     if json:
         output.json(answer)
         return
-    output.fields(_fields(answer, figures))
+    output.fields(_fields(answer, figures, service_runs=runs))
 
 
-async def _with_figures(client: ServiceClient, path: str) -> tuple[JsonObject, JsonObject]:
-    """What is asked for, and the status: who the nodes are."""
+async def _with_figures(client: ServiceClient, path: str) -> tuple[JsonObject, JsonObject, bool]:
+    """What is asked for, the status (who the nodes are), and whether a service runs here."""
     answer, figures = await asyncio.gather(client.get(path), client.get("/v1/status"))
-    return answer, figures
+    return answer, figures, client.service_runs
 
 
 def push_words(account: JsonObject) -> str:
@@ -67,8 +74,8 @@ def push_words(account: JsonObject) -> str:
     return f"none, all looked at{every}" if every else "none"
 
 
-def _fields(account: JsonObject, figures: JsonObject) -> list[tuple[str, Value]]:
-    from mailmill.cli.output import Cell, stated
+def _fields(account: JsonObject, figures: JsonObject, *, service_runs: bool) -> list[tuple[str, Value]]:
+    from mailmill.cli.output import Cell
 
     progress = account.get("progress")
     elsewhere = is_elsewhere(account, figures)
@@ -76,7 +83,7 @@ def _fields(account: JsonObject, figures: JsonObject) -> list[tuple[str, Value]]
     lines: list[tuple[str, Value]] = [
         ("Account", Cell(account["account"], "bold")),
         ("Address", account.get("email") or "-"),
-        ("State", stated(account["state"])),
+        ("State", account_state(account, figures, service_runs=service_runs)),
         ("Since", moment(account.get("stateChangedAt"))),
         ("Why", account.get("stateReason") or "-"),
         ("Backlog", account.get("backlog") or "-"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from mailmill.cli.errors import UsageError
+from mailmill.cli.errors import OK, ServiceError, UsageError, exit_code
 from mailmill.cli.invocation import JsonOption, invocation_of
 from mailmill.cli.safe_text import ago, moment, one_line
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mailmill.cli.invocation import Invocation
     from mailmill.cli.output import Output
     from mailmill.cli.service_client import ServiceClient
+    from mailmill.errors import MailmillError
     from mailmill.settings import Settings
 
 app = typer.Typer(help="Work on messages: what waits, runs or failed.")
@@ -24,6 +25,7 @@ ProcessorOption = Annotated[
 ]
 ProcessorArgument = Annotated[str, typer.Argument(help="The processor's name.", metavar="PROCESSOR")]
 
+_NAMED: Final = 10
 _PRIORITIES = {0: "new mail", 10: "backlog"}
 
 
@@ -148,17 +150,14 @@ def retry(
     all_: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
     processor: ProcessorOption = None,
     json: JsonOption = False,
-) -> None:
+) -> int:
     """Run failed work again, with a fresh count of attempts."""
     _check_named(ids, all_, processor, "retried")
     invocation = invocation_of(context)
     output = invocation.output()
     wanted = {"messageIds": ids or None, "processor": processor}
     answer = _sweep(invocation, output, "/v1/queue/retry", wanted)
-    if json:
-        output.json(answer)
-    else:
-        output.line(f"{answer['retried']:,} queued again")
+    return _tell(output, answer, f"{answer['retried']:,} queued again", _left_out(answer, processor, "has failed"))
 
 
 @app.command()
@@ -174,7 +173,7 @@ def drop(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: JsonOption = False,
-) -> None:
+) -> int:
     """Give work up: it is never run, and its messages count as completed."""
     _check_named(ids, all_, processor, "dropped")
     _confirm(ids, processor, unfinished=unfinished, sure=yes)
@@ -187,10 +186,13 @@ def drop(
         "state": "any" if unfinished else "failed",
     }
     answer = _sweep(invocation, output, "/v1/queue/drop", wanted)
-    if json:
-        output.json(answer)
+    if unfinished:
+        left_out = _left_out(answer, processor, "is left")
     else:
-        output.line(f"{answer['dropped']:,} given up")
+        left_out = _left_out(
+            answer, processor, "has failed", hint="with --unfinished what waits or runs is given up, too"
+        )
+    return _tell(output, answer, f"{answer['dropped']:,} given up", left_out)
 
 
 def _sweep(invocation: Invocation, output: Output, path: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -202,6 +204,36 @@ def _sweep(invocation: Invocation, output: Output, path: str, wanted: dict[str, 
         return await with_bar("looking", asking, lambda: client.get("/v1/queue/operation"), output)
 
     return invocation.call(work)
+
+
+def _left_out(answer: dict[str, Any], processor: str | None, state: str, *, hint: str = "") -> MailmillError | None:
+    """The messages that were named and are not there, or have no work in this ``state``; None where there are none."""
+    unknown, unaffected = answer["unknown"], answer["unaffected"]
+    lines: list[str] = []
+    if unknown:
+        lines.append(f"there {'is' if len(unknown) == 1 else 'are'} no {_messages(unknown)}")
+    if unaffected:
+        kind = f"work for {processor}" if processor else "work"
+        lines.append(f"no {kind} of {_messages(unaffected)} {state}")
+    if not lines:
+        return None
+    return ServiceError("notFound" if unknown else "error", "\n".join(lines), hint=hint if unaffected else "")
+
+
+def _messages(ids: list[str]) -> str:
+    more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
+    return f"message{'s' if len(ids) > 1 else ''} {', '.join(ids[:_NAMED])}{more}"
+
+
+def _tell(output: Output, answer: dict[str, Any], done: str, left_out: MailmillError | None) -> int:
+    """What was done stands before what was not. Raises ``left_out``, or returns its exit code: one JSON document."""
+    if output.as_json:
+        output.json(answer)
+        return OK if left_out is None else exit_code(left_out.code)
+    output.line(done)
+    if left_out is not None:
+        raise left_out
+    return OK
 
 
 @app.command()

@@ -95,7 +95,7 @@ def show(output: Output, figures: JsonObject, accounts: list[JsonObject], *, ser
         output.table(node_columns(), node_rows(figures), empty="no nodes")
         output.line("")
     if accounts:
-        output.table(account_columns(figures), account_rows(accounts, figures), empty="")
+        output.table(account_columns(figures), account_rows(accounts, figures, service_runs=service_runs), empty="")
 
 
 def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bool, width: int) -> RenderableType:
@@ -113,7 +113,7 @@ def picture(figures: JsonObject, accounts: list[JsonObject], *, service_runs: bo
         parts += [Text(), *_table(node_columns(), node_rows(figures), width)]
     if accounts:
         worst_first = sorted(accounts, key=lambda each: (not str(each["state"]).endswith("Error"), each["account"]))
-        rows = account_rows(worst_first[:MOST_ACCOUNTS], figures)
+        rows = account_rows(worst_first[:MOST_ACCOUNTS], figures, service_runs=service_runs)
         parts += [Text(), *_table(account_columns(figures), rows, width)]
         if len(accounts) > MOST_ACCOUNTS:
             parts.append(Text(f"… and {len(accounts) - MOST_ACCOUNTS} more: mailmill account list", style="dim"))
@@ -145,6 +145,9 @@ def fields_in_parts(figures: JsonObject, *, service_runs: bool) -> list[tuple[st
     about = f"  mailmill {node['version']}"
     if service_runs:
         about += f" · up {_up(node.get('startedAt'))} · {', '.join(node.get('roles', ()))}"
+    accounts = figures["accounts"]
+    if is_unserved(figures, service_runs=service_runs):
+        accounts = {"without a service" if state == "disconnected" else state: accounts[state] for state in accounts}
     # Of what waits for its next attempt alone there is no oldest.
     oldest = queue["oldestSeconds"] if queue["pending"] else None
     waits: list[Value] = [] if oldest is None else [Cell(f" · oldest waits {duration(oldest)}")]
@@ -152,7 +155,7 @@ def fields_in_parts(figures: JsonObject, *, service_runs: bool) -> list[tuple[st
         waits.append(Cell(f" · paused: {', '.join(queue['paused'])}", "yellow"))
     return [
         ("Service", [runs, Cell(about, "dim")]),
-        ("Accounts", _counts(figures["accounts"], hide_zero=True) or [Cell("none", "dim")]),
+        ("Accounts", _counts(accounts, hide_zero=True) or [Cell("none", "dim")]),
         ("Messages", [f"{figures['messages']:,}", *_in_brackets(_counts(figures["threats"], hide_zero=True))]),
         ("Queue", [*_counts(queue, ("pending", "processing", "completed", "failed")), *waits]),
         ("Deliveries", _counts(deliveries, ("pending", "sending", "delivered", "failed"))),
@@ -212,7 +215,7 @@ def node_rows(figures: JsonObject) -> list[tuple[Value, ...]]:
             f"{duration(each['heartbeatAgeSeconds'])} ago",
             each["shards"],
             each["accounts"],
-            _up(each.get("startedAt")),
+            "-" if each["state"] == "silent" else _up(each.get("startedAt")),
             ", ".join(each["roles"]) or "a command",
         )
         for each in figures["nodes"]
@@ -246,9 +249,22 @@ def is_elsewhere(account: JsonObject, figures: JsonObject) -> bool:
     return is_fleet(figures) and account.get("node") != figures["node"]["id"]
 
 
-def account_rows(accounts: list[JsonObject], figures: JsonObject) -> list[tuple[Value, ...]]:
-    """A row per account; the remark is how far a first sync is, or why it is in the state it is in."""
+def is_unserved(figures: JsonObject, *, service_runs: bool) -> bool:
+    """Whether no service could keep an account connected: that none is says nothing of its server then."""
+    return not service_runs and not is_fleet(figures)
+
+
+def account_state(account: JsonObject, figures: JsonObject, *, service_runs: bool) -> Cell:
     from mailmill.cli.output import Cell, stated
+
+    if account["state"] == "disconnected" and is_unserved(figures, service_runs=service_runs):
+        return Cell("no service", "dim")
+    return stated(account["state"])
+
+
+def account_rows(accounts: list[JsonObject], figures: JsonObject, *, service_runs: bool) -> list[tuple[Value, ...]]:
+    """A row per account; the remark is how far a first sync is, or why it is in the state it is in."""
+    from mailmill.cli.output import Cell
 
     fleet = is_fleet(figures)
     rows: list[tuple[Value, ...]] = []
@@ -264,7 +280,7 @@ def account_rows(accounts: list[JsonObject], figures: JsonObject) -> list[tuple[
         rows.append(
             (
                 Cell(each["account"], "bold"),
-                stated(each["state"]),
+                account_state(each, figures, service_runs=service_runs),
                 each["messages"],
                 "-" if unknown else ago(each.get("lastSyncAt")),
                 "-" if unknown else _push(each),

@@ -42,14 +42,14 @@ async def look(settings: Settings, environ: Mapping[str, str], client: ServiceCl
 async def account_checks(
     name: str, account: AccountSettings, environ: Mapping[str, str], client: ServiceClient | None
 ) -> list[Check]:
-    """Name, connection, certificate, login: up to the first that fails."""
+    """Name, connection, certificate, login: up to the first that fails. A password that is missing is told even so."""
     subject = f"Account {name}"
     endpoint = account.imap.endpoint
     checks = [await _reach(subject, endpoint)]
     if checks[0].level != "fail" and endpoint.tls is Tls.IMPLICIT:
         checks.append(await _certificate(subject, endpoint))
     if checks[-1].level == "fail":
-        return checks
+        return checks if client else checks + await _password(subject, name, account, environ)
     if endpoint.tls is Tls.NONE and not is_loopback(endpoint.host):
         remedy = "use tls = 'implicit' or 'starttls'"
         checks.append(warn(subject, "the password and all mail go in the clear", remedy))
@@ -125,6 +125,14 @@ async def _login_through(subject: str, name: str, client: ServiceClient) -> Chec
         code, message, hint = error_of(answer["error"])
         return fail(subject, message, hint, code)
     return ok(subject, f"login accepted, {answer.get('mailboxes')} mailboxes, {answer.get('tier')} sync")
+
+
+async def _password(subject: str, name: str, account: AccountSettings, environ: Mapping[str, str]) -> list[Check]:
+    try:
+        await password_of(name, account, environ)
+    except MailmillError as error:
+        return [from_error(subject, error)]
+    return []
 
 
 async def _login(subject: str, name: str, account: AccountSettings, environ: Mapping[str, str]) -> Check:
