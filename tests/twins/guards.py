@@ -187,6 +187,16 @@ def needed_since() -> None:
     blob_references._forgetting = lambda locked: delete(blob).where(blob.c.sha256.in_(locked))
 
 
+def awaited_since() -> None:
+    """A blob is forgotten by what was seen of its uploads before it was locked."""
+    from mailmill.store import blob_references
+
+    async def awaited(_connection: AsyncConnection) -> set[bytes]:
+        return set()
+
+    blob_references._awaited_uploads = awaited
+
+
 def clock_before_names() -> None:
     """How old a segment is goes by the time at which orphans are removed."""
     from mailmill.store.blobs import BlobStore
@@ -281,6 +291,12 @@ TWINS: Final[Mapping[str, Twin]] = {
         needed_since,
         (
             "tests/unit/test_retention_interleavings.py::test_a_blob_that_a_message_came_to_need_since_the_snapshot_is_kept",
+        ),
+    ),
+    "awaited_since": Twin(
+        awaited_since,
+        (
+            "tests/unit/test_retention_interleavings.py::test_a_blob_that_an_upload_came_to_need_since_the_snapshot_is_kept",
         ),
     ),
     "clock_before_names": Twin(

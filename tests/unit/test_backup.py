@@ -381,6 +381,18 @@ async def test_what_is_left_of_another_database_is_refused(embedded: Opened, tmp
         await restoring.restore(elsewhere, tmp_path / "copy", quiet)
 
 
+@pytest.mark.parametrize("text", ["two words", "caf\u00e9", "x" * 201])
+async def test_what_no_manifest_can_hold_of_the_place_is_left_out(embedded: Opened, tmp_path: Path, text: str) -> None:
+    """Of a text that an operator wrote."""
+    marker = embedded.settings.service.data_dir / "blobs" / "mailmill-store"
+    await asyncio.to_thread(marker.write_text, text, encoding="utf-8")
+    await embedded.maintenance.backup(str(tmp_path / "copy"))
+    assert (await asyncio.to_thread(read_manifest, tmp_path / "copy")).place == ""
+    await restoring.restore(settings_of(tmp_path / "elsewhere"), tmp_path / "copy", quiet)
+    async with opened(settings_of(tmp_path / "elsewhere"), new=False) as restored:
+        assert await restored.raw(1) == b"one"
+
+
 @pytest.mark.parametrize(
     "url",
     ["postgresql+asyncpg://mill:s3cr3t@h:5/d?sslmode=require", "postgresql+asyncpg://mill@h/d?password=s3cr3t&a=b"],

@@ -17,11 +17,12 @@ import pytest
 from pydantic import SecretStr
 from store_in_use import Opened, opened, quiet, settings_of
 
+from harness.patience import eventually
 from mailmill.app import restoring
-from mailmill.errors import ConflictError, InvalidRequestError, StoreError
+from mailmill.errors import ConflictError, InvalidRequestError, StorageUnavailableError, StoreError
 from mailmill.settings import Settings
 from mailmill.settings.models import ServiceSettings
-from mailmill.store import migrate, postgres_dump, postgres_schema, putting_back
+from mailmill.store import backup, migrate, postgres_dump, postgres_link, postgres_schema, putting_back
 from mailmill.store.backup_manifest import read_manifest
 from servers.postgres import Postgres
 
@@ -107,6 +108,25 @@ async def test_without_its_mount_no_raw_mail_is_lost_and_nothing_is_backed_up(us
     with pytest.raises(StoreError, match="does not hold the raw messages of this store"):
         await used.maintenance.backup(str(tmp_path / "copy"))
     assert not await asyncio.to_thread(lambda: list(tmp_path.glob("copy*")))
+
+
+async def test_what_was_missing_while_its_mount_was_away_is_not_told_as_lost(
+    used: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, folder = backup.copy_segments, used.settings.service.data_dir / "blobs"
+
+    def while_it_is_away(*given: Any) -> Any:
+        folder.rename(tmp_path / "away")
+        copied = real(*given)
+        (tmp_path / "away").rename(folder)
+        return copied
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backup, "copy_segments", while_it_is_away)
+        with pytest.raises(StorageUnavailableError, match="was missing, and is there again"):
+            await used.maintenance.backup(str(tmp_path / "copy"))
+    assert not await asyncio.to_thread(lambda: list(tmp_path.glob("copy*")))
+    assert (await used.maintenance.backup(str(tmp_path / "copy")))["missingSegments"] == 0
 
 
 async def test_a_segment_that_nobody_told_of_as_missing_is_wanted(copy: Path, tmp_path: Path) -> None:
@@ -274,19 +294,138 @@ async def test_raw_mail_stays_where_its_database_was_restored_all_the_same(
     with pytest.raises(StoreError, match="closed the connection") as failed:
         await restoring.restore(settings, postgres_copy, quiet)
     assert await left_in(tmp_path / "elsewhere") == (["blobs"] if restored else [])
-    assert ("raw mail was left" in failed.value.hint) == restored
+    assert failed.value.hint.startswith("the raw mail was left" if restored else "look")
+    assert "\n" not in failed.value.hint
     if restored:
         async with opened(settings, new=False) as found:
             assert await found.raw(1) == b"one"
 
 
-async def test_what_a_killed_restore_left_beside_the_data_folder_is_named(copy: Path, tmp_path: Path) -> None:
-    left = tmp_path / "own.db.partial"
-    await asyncio.to_thread(left.touch)
+async def test_raw_mail_stays_where_the_server_is_still_at_the_commit_of_its_database(
+    postgres_copy: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psql is killed, and its server goes on: it has been told all."""
+    url = await asyncio.to_thread(postgres.new_database)
+    settings, gate = settings_of(tmp_path / "elsewhere", url), 4_712
+    real = postgres_dump.restore
+    slow_commit = f"""
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_advisory_xact_lock({gate}); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON public.alembic_version DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION wait();
+        UPDATE public.alembic_version SET version_num = version_num"""
+
+    async def restore(url: str, source: Path, *, then: str) -> None:
+        await real(url, source, then=f"{then};{slow_commit}")
+
+    async def waits_for(key: int) -> bool:
+        held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = $1 AND NOT granted"
+        assert not task.done()
+        return bool(await postgres.fetch(held, key))
+
+    monkeypatch.setattr(postgres_dump, "restore", restore)
+    holder = await postgres_link.Link.of_url(url).connect()
+    try:
+        await holder.execute(f"SELECT pg_advisory_lock({gate})")
+        task = asyncio.create_task(restoring.restore(settings, postgres_copy, quiet))
+        await eventually(lambda: waits_for(gate))
+        task.cancel()
+        await eventually(lambda: waits_for(migrate.SCHEMA_LOCK))
+    finally:
+        await holder.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with opened(settings, new=False) as found:
+        assert await found.raw(1) == b"one"
+
+
+async def test_raw_mail_stays_where_nobody_waits_to_hear_of_its_database(
+    postgres_copy: Path, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled twice."""
+    filling, asking = asyncio.Event(), asyncio.Event()
+
+    async def fill(_url: str, _source: Path, *, then: str) -> None:
+        assert then
+        filling.set()
+        await asyncio.Event().wait()
+
+    async def ask(_url: str) -> bool:
+        asking.set()
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(postgres_dump, "restore", fill)
+    monkeypatch.setattr(postgres_schema, "is_empty", ask)
+    settings = settings_of(tmp_path / "elsewhere", await asyncio.to_thread(postgres.new_database))
+    task = asyncio.create_task(restoring.restore(settings, postgres_copy, quiet))
+    async with asyncio.timeout(20):
+        await filling.wait()
+        task.cancel()
+        await asking.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert len(await asyncio.to_thread(lambda: list((tmp_path / "elsewhere").glob("blobs/segments/*/*.seg")))) == 1
+
+
+@pytest.mark.parametrize("endings", [[""], ["-wal"], ["-shm"], ["-journal"], ["", "-journal"]])
+async def test_what_a_killed_restore_left_beside_the_data_folder_is_named(
+    copy: Path, tmp_path: Path, endings: list[str]
+) -> None:
+    left = [tmp_path / f"own.db.partial{ending}" for ending in endings]
+    await asyncio.to_thread(lambda: [path.touch() for path in left])
     settings = settings_of(tmp_path / "elsewhere", f"sqlite+aiosqlite:///{tmp_path / 'own.db'}")
-    with pytest.raises(ConflictError, match=r"own\.db\.partial is left"):
+    with pytest.raises(ConflictError, match=rf"own\.db\.partial{endings[0]} is left") as refused:
         await restoring.restore(settings, copy, quiet)
-    assert await asyncio.to_thread(left.exists)
+    assert refused.value.hint == f"remove {', '.join(str(path) for path in left)}"
+    assert await asyncio.to_thread(lambda: all(path.exists() for path in left))
+
+
+@pytest.mark.parametrize("name", ["own.db.partial-wal", "own.db.partial-shm", "own.db.partial-journal", "own.db-wal"])
+async def test_what_came_beside_the_database_meanwhile_is_not_played_over_it_and_stays(
+    copy: Path, tmp_path: Path, name: str
+) -> None:
+    def tell(phase: str, done: int, _total: int) -> None:
+        if (phase, done) == ("raw mail", 1):
+            (tmp_path / name).write_text("another's")
+
+    settings = settings_of(tmp_path / "elsewhere", f"sqlite+aiosqlite:///{tmp_path / 'own.db'}")
+    with pytest.raises(StoreError, match=f"{name} is left of another database"):
+        await restoring.restore(settings, copy, tell)
+    assert await asyncio.to_thread((tmp_path / name).read_text) == "another's"
+    assert await left_in(tmp_path / "elsewhere") == []
+    assert not await asyncio.to_thread((tmp_path / "own.db").exists)
+
+
+async def test_a_database_that_was_damaged_while_it_was_written_is_not_restored(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(putting_back, "_hold", lambda path: os.truncate(path, 100_000))
+    with pytest.raises(StoreError, match="was damaged while it was written"):
+        await restoring.restore(settings_of(tmp_path / "elsewhere"), copy, quiet)
+    assert await left_in(tmp_path / "elsewhere") == []
+
+
+async def test_the_folder_of_the_database_is_made_before_raw_mail_is_copied(copy: Path, tmp_path: Path) -> None:
+    own = tmp_path / "far" / "away"
+    there: list[bool] = []
+
+    def tell(phase: str, _done: int, _total: int) -> None:
+        if phase == "raw mail":
+            there.append(own.is_dir())
+
+    settings = settings_of(tmp_path / "elsewhere", f"sqlite+aiosqlite:///{own / 'own.db'}")
+    await restoring.restore(settings, copy, tell)
+    assert there == [True, True]
+    assert await left_in(own) == ["own.db"]
+
+    blocked = tmp_path / "file"
+    await asyncio.to_thread(blocked.touch)
+    settings = settings_of(tmp_path / "again", f"sqlite+aiosqlite:///{blocked / 'own.db'}")
+    with pytest.raises(StoreError, match="cannot make the folder of"):
+        await restoring.restore(settings, copy, quiet)
+    assert await left_in(tmp_path / "again") == []
 
 
 async def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from store_mail import NOW, Store, arrival, new_store, open_database
 from harness.interleaving import beside
 from harness.patience import eventually
 from mailmill.model import Backlog
-from mailmill.store import blob_references, dialect, reprocess, reprocess_pieces, retention
+from mailmill.store import blob_references, dialect, reprocess, reprocess_pieces, requests, retention
 from mailmill.store.messages import WorkPlan
 from mailmill.store.reprocess import Wanted
+from mailmill.store.request_rows import NewRequest, RequestKind, Upload
 from mailmill.store.retention import Retention
+from mailmill.store.segments import BlobRef
 from mailmill.store.tables import blob, message
 
 KEEPS_NOTHING = Retention(0.0, 0.0, 0.0)
@@ -102,3 +104,29 @@ async def test_a_blob_that_a_message_came_to_need_since_the_snapshot_is_kept(
     )
     assert forgotten == 1
     assert await store.rows("SELECT message.id FROM message JOIN blob ON blob.sha256 = message.sha256") == [(3,)]
+
+
+async def test_a_blob_that_an_upload_came_to_need_since_the_snapshot_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a message."""
+    draft, other = BlobRef(b"\x01" * 32, "ab/1-1.seg", 0, 5), BlobRef(b"\x02" * 32, "ab/1-1.seg", 5, 5)
+    async with store.database.write() as connection:
+        await requests.keep_blob(connection, draft, NOW)
+        await requests.keep_blob(connection, other, NOW)
+
+    async def ask() -> None:
+        upload = Upload(draft.sha256)
+        asked = NewRequest("default", store.account.id, RequestKind.APPEND, target_path="Archive", upload=upload)
+        async with store.database.write() as connection:
+            await requests.keep_blob(connection, draft, NOW + 5)
+            await requests.add(connection, asked, NOW + 5)
+
+    stop_after_its_snapshot(monkeypatch)
+    forgotten = await after_its_snapshot(
+        store,
+        lambda connection: blob_references.forget(connection, [draft.sha256, other.sha256], LATER),
+        ask,
+    )
+    assert forgotten == 1
+    assert await store.rows("SELECT sha256 FROM blob") == [(draft.sha256,)]

@@ -219,7 +219,7 @@ class Maintenance:
                 stored, missing = await asyncio.to_thread(
                     backup.copy_segments, segments_folder, names, partial, progress.tell
                 )
-            incomplete = await self._without_raw(missing)
+            incomplete = await self._without_raw(segments_folder, missing)
             manifest = Manifest(
                 version=_VERSION,
                 revision=revision,
@@ -249,13 +249,19 @@ class Maintenance:
             "seconds": round(time.monotonic() - began, 6),
         }
 
-    async def _without_raw(self, missing: list[str]) -> int:
-        """How many messages lack their bytes where these segments are gone. Raises StoreError where it is the place
-        that is: without its mount nothing is lost, and a backup without raw mail would pass for one.
+    async def _without_raw(self, folder: Path | None, missing: list[str]) -> int:
+        """How many messages lack their bytes where these segments of ``folder`` are gone. Raises StoreError where it is
+        the place that is, or was: without its mount nothing is lost, and a backup without raw mail would pass for one.
         """
-        if not missing:
+        if folder is None or not missing:
             return 0
         await self._app.blobs.prove_anew()
+        # After the proof: what is not there then is not there while the place is.
+        if (found := await asyncio.to_thread(backup.came_back, folder, missing)) is not None:
+            raise StorageUnavailableError(
+                f"{folder} was away while its raw mail was copied: {found} was missing, and is there again",
+                hint="look whether its mount stays, and make the backup again",
+            )
         async with doors.read_unhurried(self._app.database) as connection:
             return await message_counts.count_messages_in(connection, missing)
 

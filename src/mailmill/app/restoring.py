@@ -69,9 +69,8 @@ async def restore(
 
     Everything is compared with the manifest before anything is written and again as it lies there. The database comes
     last: a restore that was cut leaves a folder that no service takes for a store. One that fails or is cancelled
-    removes what it wrote. No raw mail is collected until the
-    database is adopted (`adopt`), from the transaction or the file on that brings it: the segments may be those of the
-    store that it was copied from.
+    removes what it wrote. No raw mail is collected until the database is adopted (`adopt`), from the transaction or the
+    file on that brings it: the segments may be those of the store that it was copied from.
 
     Raises InvalidRequestError for what is no backup or unfit for the configuration, ConflictError where something is
     there already, StoreError for one that is damaged.
@@ -96,6 +95,8 @@ async def restore(
             await asyncio.to_thread(putting_back.verify_sqlite, folder, manifest)
         written = Written()
         try:
+            if url.startswith("sqlite"):
+                await uncut(asyncio.to_thread(putting_back.make_room_for_sqlite, sqlite_path(url), written))
             if segments is not None:
                 put_back = partial(putting_back.put_back, folder, manifest, segments, written)
                 await _in_thread(put_back, "raw mail", tell)
@@ -146,29 +147,35 @@ class _CutError(Exception):
 
 
 async def _restore_postgresql(url: str, folder: Path, manifest: Manifest, written: Written) -> None:
-    """Where it fails, and the database may have been restored all the same (its server fell silent at the COMMIT), what
-    was ``written`` is kept: it is the database's raw mail.
+    """Where it fails, and the database may have been restored all the same (its server fell silent at the COMMIT, or is
+    still at it), what was ``written`` is kept: it is the database's raw mail.
     """
     then = f"{postgres_dump.of_schema(manifest.revision)};\n{blob_references.HOLD_UNTIL_ADOPTED}"
     try:
         await postgres_dump.restore(url, folder / DUMP, then=then)
     except BaseException as error:
-        if not await _is_empty_postgresql(url):
+        try:
+            empty = await _is_empty_postgresql(url)
+        except BaseException:  # nobody waits for the answer any more
+            written.keep()
+            raise
+        if not empty:
             written.keep()
             if isinstance(error, StoreError):
-                error.hint += (
-                    "\nthe raw mail was left where it was put: look whether the database was restored all the same, and"
+                # In place of what it says, which is that nothing was changed.
+                error.hint = (
+                    "the raw mail was left where it was put: look whether the database was restored all the same, and"
                     " move the raw mail away before you try again"
                 )
         raise
 
 
 async def _is_empty_postgresql(url: str) -> bool:
-    """False where nobody can say."""
+    """And stays so; False where nobody can say."""
     from mailmill.store import postgres_schema
 
     try:
-        return (await postgres_schema.inspect(url)).revision is None
+        return await postgres_schema.is_empty(url)
     except MailmillError:
         return False
 
@@ -200,12 +207,14 @@ def _refuse_used(data_dir: Path, url: str) -> None:
     database = sqlite_path(url)
     if database.exists():
         raise ConflictError(f"there is a database at {database}", hint="move it away first")
+    # SQLite would take what lies beside for the restored database's own, and write what is in it over that.
     partial_database = putting_back.partial_of(database)
-    if partial_database.exists():
-        raise ConflictError(f"{partial_database} is left of a restore that was cut", hint="remove it")
-    for ending in ("-wal", "-shm", "-journal"):
-        # SQLite would take it for the restored database's own, and write what is in it over that.
-        left = database.with_name(database.name + ending)
+    cut = [path for path in (partial_database, *putting_back.side_files(partial_database)) if path.exists()]
+    if cut:
+        raise ConflictError(
+            f"{cut[0]} is left of a restore that was cut", hint=f"remove {', '.join(str(path) for path in cut)}"
+        )
+    for left in putting_back.side_files(database):
         if left.exists():
             raise ConflictError(
                 f"{left} is left of another database",

@@ -32,7 +32,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mailmill.errors import InvalidRequestError, StoreError
-from mailmill.store.backup_manifest import SEGMENTS, Manifest, write_manifest
+from mailmill.store.backup_manifest import SEGMENTS, Manifest, is_place, write_manifest
 from mailmill.store.data_folder import disk_error, make_private_folder
 from mailmill.store.segments import MARKER_NAME
 from mailmill.store.stored_files import StoredFile, described, on_disk, sync
@@ -127,13 +127,22 @@ def copy_segments(
     return stored, missing
 
 
+def came_back(source: Path, missing: Collection[str]) -> str | None:
+    """One of the segments ``missing`` of the folder ``source`` that is there by now."""
+    with on_disk(f"cannot read {source}"):
+        return next((name for name in missing if (source / name).exists()), None)
+
+
 def read_place(segments: Path) -> str:
-    """What is said beside the folder ``segments`` of whose it is (`blob_marker`); empty where nothing is."""
+    """What is said beside the folder ``segments`` of whose it is (`blob_marker`); empty where nothing is, or something
+    that no manifest can hold.
+    """
     with on_disk(f"cannot read {segments.parent / MARKER_NAME}"):
         try:
-            return (segments.parent / MARKER_NAME).read_text(encoding="ascii", errors="replace").strip()
+            said = (segments.parent / MARKER_NAME).read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return ""
+    return said if is_place(said) else ""
 
 
 def finish(partial: Path, folder: Path, manifest: Manifest) -> None:

@@ -50,6 +50,11 @@ class Manifest:
         return self.database.size_bytes + sum(segment.size_bytes for segment in self.segments)
 
 
+def is_place(text: str) -> bool:
+    """Whether a manifest can hold it as its ``place``."""
+    return _PLACE.fullmatch(text) is not None
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Synced. Raises OSError."""
     path = folder / MANIFEST
@@ -94,7 +99,7 @@ def _read(found: Any, folder: Path) -> Manifest:
     segments = tuple(_file(each) for each in _value(found, "segments", list))
     missing = tuple(_value(found, "missing", list)) if "missing" in found else ()
     place = _value(found, "place", str) if "place" in found else ""
-    _demand(_PLACE.fullmatch(place), "place")
+    _demand(is_place(place), "place")
     names = [file.name.removeprefix(f"{SEGMENTS}/") for file in segments]
     _demand(all(file.name.startswith(f"{SEGMENTS}/") for file in segments), "segments")
     _demand(all(type(name) is str and _SEGMENT.fullmatch(name) for name in (*names, *missing)), "segments")

@@ -9,8 +9,9 @@ Laws:
 * Whoever comes to need a blob touches its row in the transaction that says so (``created_at`` becomes now), and only
   rows that were not touched for a day are forgotten. A row that such a transaction holds is passed over. One whose
   transaction has just committed is too young by now; where the clock has jumped since it is not, and on PostgreSQL the
-  statement that locks it may not see the message that came with it, so the one that deletes looks anew. The other way
-  round, whoever waited for the deletion inserts the row anew, with the segment that it has just written.
+  statement that locks it may not see the message or the upload that came with it, so both are looked for anew under
+  the lock. The other way round, whoever waited for the deletion inserts the row anew, with the segment that it has just
+  written.
 * While a hold lies on the bytes (a backup copies what its snapshot names) no row is forgotten and no segment removed.
   It lies in the database, since the nodes of a fleet share the segments, and ends by itself where its holder died.
 * A database that was restored is held until an operator adopts it: it may stand on the segments of the store that it
@@ -69,15 +70,17 @@ async def forget(connection: AsyncConnection, digests: Sequence[bytes], touched_
     now: float = (await connection.execute(select(dialect.now(connection)))).scalar_one()
     if held_until > now:
         return 0
-    uploads = await _awaited_uploads(connection)
     forgotten = 0
-    for some in dialect.chunks(sorted(set(digests) - uploads)):
+    for some in dialect.chunks(sorted(set(digests))):
         free = select(blob.c.sha256).where(
             blob.c.sha256.in_(some), blob.c.created_at < touched_before, ~_NEEDED_BY_MESSAGE
         )
         locked = (await connection.execute(dialect.skip_locked(connection, free, of=blob))).scalars().all()
         if locked:
-            forgotten += (await connection.execute(_forgetting(locked))).rowcount
+            # Asked for now: under the lock, no upload can come to need them any more.
+            uploads = await _awaited_uploads(connection)
+            unawaited = [digest for digest in locked if digest not in uploads]
+            forgotten += (await connection.execute(_forgetting(unawaited))).rowcount
     return forgotten
 
 

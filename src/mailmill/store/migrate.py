@@ -23,6 +23,9 @@ HEAD = "0006"
 OLDEST_CODE = "schema_oldest_code"
 """The row of ``setting`` that holds the `HEAD` of the oldest code that may run on the schema as it is."""
 
+SCHEMA_LOCK = 0x6D61696C
+"""PostgreSQL's advisory lock under which the schema is changed: any number that all versions agree on."""
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

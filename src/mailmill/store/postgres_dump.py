@@ -3,7 +3,8 @@
 Laws:
 
 * A restore is one transaction, and what marks the database as a restored one is a part of it: there is no moment at
-  which a service could take a copy for the store that it was copied from.
+  which a service could take a copy for the store that it was copied from. It holds the lock of the schema
+  (`postgres_schema`) to its end, which may come after that of the tools: a COMMIT that was sent is carried out.
 * The password goes through the environment: an argument could be read by every user of the machine.
 * psql says what failed, but not of which row: rows are mail.
 """
@@ -22,6 +23,7 @@ from sqlalchemy import make_url
 from mailmill import programs
 from mailmill.errors import StoreError
 from mailmill.programs import Program
+from mailmill.store.migrate import SCHEMA_LOCK
 
 _ERROR_BYTES = 64 * 1024
 _ERROR_CHARACTERS = 500
@@ -86,7 +88,7 @@ async def restore(url: str, source: Path, *, then: str) -> None:
 async def _script(writing: int, source: Path, then: str) -> StoreError | None:
     """Write it; what went wrong, where not all of it was written."""
     try:
-        await asyncio.to_thread(os.write, writing, b"BEGIN;\n")
+        await asyncio.to_thread(os.write, writing, f"BEGIN;\nSELECT pg_advisory_xact_lock({SCHEMA_LOCK});\n".encode())
         options = ["--no-owner", "--no-privileges", "--file=-", str(source)]
         async with _running(None, "pg_restore", options, stdout=writing) as unpacking:
             _refuse("pg_restore", *await _end(unpacking))

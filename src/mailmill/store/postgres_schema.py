@@ -1,6 +1,7 @@
 """The schema of a database on PostgreSQL: which version it has, and bringing it to this one.
 
-Law: one process at a time changes the schema, under an advisory lock that ends with its transaction.
+Law: one process at a time changes the schema or restores it (`postgres_dump`), under an advisory lock that ends with
+its transaction.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from mailmill.store.postgres_engine import SET_LOCAL, make_engine
 from mailmill.store.postgres_errors import opened
 from mailmill.store.postgres_link import Link
 
-_MIGRATION_LOCK = 0x6D61696C  # any number that all versions agree on
 _MIGRATION_WAIT = "60s"
 _MIGRATION_TRIES = 5
+_REST_SECONDS = 10
 # SQLSTATE: a deadlock with a node that reads tables in another order, a table that did not become free in time.
 _IN_THE_WAY = ("40P01", "55P03")
 
@@ -55,6 +56,27 @@ async def inspect(url: str, key: str = "service.database_url") -> Inspection:
     return await opened(look(), key)
 
 
+async def is_empty(url: str) -> bool:
+    """Whether there is no schema at ``url`` and none to come: a transaction that changes it is waited for, also one
+    whose client is dead. Raises as `inspect` does, and StoreError where that one does not end in time.
+    """
+
+    async def wait() -> None:
+        link = await postgres_link.find(url)
+        connection = await link.connect()
+        try:
+            # In one message: a pooler may lend another session for each.
+            await connection.execute(
+                f"BEGIN; SET LOCAL lock_timeout = '{_REST_SECONDS}s';"
+                f" SELECT pg_advisory_xact_lock({migrate.SCHEMA_LOCK}); COMMIT"
+            )
+        finally:
+            await connection.close(timeout=postgres_link.CONNECT_SECONDS)
+
+    await opened(wait())
+    return (await inspect(url)).revision is None
+
+
 async def bring_to_head(link: Link) -> None:
     """`upgrade`, of the database behind ``link``; errors are the driver's."""
     engine = make_engine(link, 1)
@@ -85,7 +107,7 @@ async def _migrate(link: Link) -> None:
             # running nodes waiting behind it for a table.
             for name, value in {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}.items():
                 await connection.execute(SET_LOCAL, {"name": name, "value": value})
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": migrate.SCHEMA_LOCK})
             await connection.execute(SET_LOCAL, {"name": "lock_timeout", "value": _MIGRATION_WAIT})
             if await connection.run_sync(migrate.revision_of) != migrate.HEAD:
                 await connection.run_sync(migrate.upgrade)

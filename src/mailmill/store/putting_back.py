@@ -26,6 +26,7 @@ from mailmill.store.data_folder import make_private_folder
 from mailmill.store.segments import MARKER_NAME
 from mailmill.store.stored_files import compare, on_disk, sync
 
+_SIDE_FILES = ("-wal", "-shm", "-journal")
 _OTHER = "use another backup"
 
 
@@ -37,7 +38,7 @@ class Written:
 
     def make_folder(self, folder: Path) -> None:
         """And those above it; 0700 each. Those that are there stay as they are."""
-        lacking = [each for each in (folder, *folder.parents) if not each.exists()]
+        lacking = [each for each in (folder, *folder.parents) if not each.is_dir()]
         for each in reversed(lacking):
             each.mkdir(mode=0o700)
             self._made.append(each)
@@ -137,15 +138,25 @@ def put_back(folder: Path, manifest: Manifest, segments: Path, written: Written,
             sync(parent)
 
 
+def make_room_for_sqlite(target: Path, written: Written) -> None:
+    """The folder that the database goes to: before all that takes long, for it may be refused."""
+    with on_disk(f"cannot make the folder of {target}"):
+        written.make_folder(target.parent)
+
+
 def put_back_sqlite(folder: Path, manifest: Manifest, target: Path, written: Written) -> None:
-    """The database, under its name."""
+    """The database, under its name. Raises StoreError where a file lies beside that SQLite would take for its own."""
     partial = partial_of(target)
     with on_disk(f"cannot write {target}"):
+        for path in (*side_files(partial), *side_files(target)):
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, f"{path} is left of another database")
         written.make_file(partial, folder / manifest.database.name)
-        for ending in ("-journal", "-wal", "-shm"):
-            written.note(partial.with_name(partial.name + ending))
+        for path in side_files(partial):
+            written.note(path)
         compare(partial, manifest.database)
         _hold(partial)
+        _look_into(partial, manifest)
         sync(partial)
         written.give_name(partial, target)
         sync(target.parent)
@@ -156,6 +167,11 @@ def partial_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
+def side_files(database: Path) -> list[Path]:
+    """What SQLite takes for a part of ``database`` where it lies beside it."""
+    return [database.with_name(database.name + ending) for ending in _SIDE_FILES]
+
+
 def _hold(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path)) as connection:
@@ -163,3 +179,13 @@ def _hold(path: Path) -> None:
             connection.commit()
     except sqlite3.Error as error:
         raise StoreError(f"cannot write {path}: {error}", hint=f"is there room on the disk? Else {_OTHER}") from error
+
+
+def _look_into(path: Path, manifest: Manifest) -> None:
+    """It has been written to since it was compared."""
+    try:
+        revision, _names = look_into_sqlite(path)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} was damaged while it was written: {error}", hint="is the disk sound?") from error
+    if revision != manifest.revision:
+        raise StoreError(f"{path} is not what was written there", hint="does another program use that folder?")
