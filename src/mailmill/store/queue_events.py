@@ -37,8 +37,10 @@ def _scenes(
 ) -> Select[Any]:
     """By given message (its column ``id``) that is as ``wanted``: the columns of a :class:`Scene` after its id, then
     ``processed_at`` and those of ``also``, which are of ``given``."""
+    # Of a sum: of the column itself PostgreSQL may take the minimum by walking the primary key, up to where the message
+    # stands, as it does for a table that was filled and not yet analyzed.
     first_place = (
-        select(func.min(place.c.mailbox_id))
+        select(func.min(place.c.mailbox_id + literal_column("0")))
         .where(place.c.message_id == message.c.id, place.c.expunged_at.is_(None))
         .scalar_subquery()
     )
