@@ -102,6 +102,27 @@ async def test_rows_are_looked_up_and_the_queue_is_not_walked(store: Database, l
     assert all("Index Cond" in following or "Recheck Cond" in following for _, following in scans), plan
 
 
+async def test_where_a_message_lies_is_no_walk_of_all_places(store: Database) -> None:
+    """As the least of a column it was one, on tables of a million rows that nobody had analyzed: few different messages
+    are expected there. Here that is said outright."""
+    async with store.write() as connection:
+        await fill(connection)
+        await connection.execute(insert(mailbox), [{"id": 7, "account_id": 1, "path": "Box", "selectable": True}])
+        await connection.exec_driver_sql(
+            "INSERT INTO place (mailbox_id, uid_validity, uid, message_id, flags, seen_at) "
+            "SELECT 7, 1, id, id, '', 1 FROM message"
+        )
+        await connection.exec_driver_sql("ALTER TABLE place ALTER COLUMN message_id SET (n_distinct = 20)")
+        await connection.exec_driver_sql("ANALYZE place")
+        plain = connection.sync_connection
+        assert plain is not None
+        statement = compiled(queue_events._told_processed(plain, past=False), plain)
+        values = statement.values({"messages_id": list(range(1, 101)), "at": 0.0})
+        plan = [row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement.text}", values)]
+    assert any("message_id = message" in line for line in plan), plan
+    assert not any("mailbox_id IS NOT NULL" in line for line in plan), plan
+
+
 async def test_where_messages_lie_is_looked_up_once_for_each(store: Database) -> None:
     """As a part of the join with the mailboxes it was looked up twice where that join hashes."""
     ids = list(range(1, 201))
