@@ -120,10 +120,6 @@ def _hash(content: bytes) -> tuple[bytes, int]:
 
 
 def _hash_file(source: Path) -> tuple[bytes, int]:
-    hasher = hashlib.sha256()
-    size = 0
     with source.open("rb") as stream:
-        while piece := stream.read(PIECE_BYTES):
-            hasher.update(piece)
-            size += len(piece)
-    return hasher.digest(), size
+        digest = hashlib.file_digest(stream, "sha256").digest()
+        return digest, stream.tell()

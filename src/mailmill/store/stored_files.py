@@ -12,8 +12,6 @@ from pathlib import Path
 from mailmill.errors import StoreError
 from mailmill.store.data_folder import disk_error
 
-_PIECE_BYTES = 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -60,10 +58,6 @@ def on_disk(what: str) -> Iterator[None]:
 
 
 def _hash(path: Path) -> tuple[int, str]:
-    hasher = hashlib.sha256()
-    size = 0
     with path.open("rb") as stream:
-        while piece := stream.read(_PIECE_BYTES):
-            hasher.update(piece)
-            size += len(piece)
-    return size, hasher.hexdigest()
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return stream.tell(), digest
